@@ -1,0 +1,12 @@
+//! What both daemons do the same way: layered configuration, logs, named readiness, the operations port with its
+//! metrics, and an HTTP accept loop that can be drained. It knows nothing of QGIS, Envoy or the fleet.
+
+pub mod config;
+pub mod http;
+pub mod ops;
+pub mod ready;
+pub mod shutdown;
+pub mod telemetry;
+
+/// The exit code for a configuration that cannot be used (`EX_USAGE` of BSD's `sysexits.h`).
+pub const EXIT_USAGE: u8 = 64;

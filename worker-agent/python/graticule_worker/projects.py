@@ -1,0 +1,103 @@
+"""The projects that this process holds: loads, forgets and describes them.
+
+Holds what it is told to hold; which projects, and when one is stale, is the agent's to decide.
+"""
+
+import time
+from dataclasses import dataclass
+
+from qgis.core import Qgis, QgsProject
+
+from . import project_file
+from .project_file import ProjectError
+
+_MAX_NAMED = 50
+"""Bad layers that a description names; a head frame is bounded, a project's layers are not."""
+
+
+@dataclass
+class Held:
+    """A loaded project. `load_ms` is what reading it took, in milliseconds; `layers` counts the bad ones as well."""
+
+    uri: str
+    version: str
+    project: QgsProject
+    load_ms: float
+    layers: int
+    bad_layers: list
+
+    def describe(self):
+        """The PROJECT of the protocol."""
+        return {
+            "uri": self.uri,
+            "version": self.version,
+            "load_ms": round(self.load_ms, 1),
+            "layers": self.layers,
+            "bad_layers": self.bad_layers[:_MAX_NAMED],
+        }
+
+
+class Projects:
+    """An own cache: QGIS's would watch files, and look at them at every request."""
+
+    def __init__(self, server, settings):
+        self._server = server
+        self._settings = settings
+        self._held = {}
+
+    def list(self):
+        return [held.describe() for held in self._held.values()]
+
+    def get(self, uri, version):
+        """(Held, whether it was loaded now). A copy at another version is dropped and loaded anew."""
+        held = self._held.get(uri)
+        if held is not None and held.version == version:
+            return held, False
+        self.unload(uri)
+        held = self._load(uri, version)
+        self._held[uri] = held
+        return held, True
+
+    def unload(self, uri):
+        """Whether it was held."""
+        held = self._held.pop(uri, None)
+        if held is None:
+            return False
+        # QGIS keeps capabilities by path, so a project loaded anew would be described as it was.
+        self._server.serverInterface().capabilitiesCache().removeCapabilitiesDocument(held.project.fileName())
+        if QgsProject.instance() is held.project:
+            QgsProject.setInstance(None)
+        return True
+
+    def _load(self, uri, version):
+        project_file.check(uri)
+        # No style database and no spatial bookmarks of its own: a server has no use for them.
+        project = QgsProject(None, Qgis.ProjectCapabilities())
+        started = time.perf_counter()
+        if not project.read(uri, self._flags()):
+            reason = project.error().strip() or "it is not a project file that this QGIS can read"
+            raise ProjectError("project_broken", f"QGIS could not read {uri}: {reason}")
+        load_ms = (time.perf_counter() - started) * 1000
+        layers = project.mapLayers()
+        bad = {identity: layer.name() for identity, layer in layers.items() if not layer.isValid()}
+        names = sorted(bad.values())
+        if bad and not self._settings.ignore_bad_layers:
+            raise ProjectError(
+                "project_broken",
+                f"{uri} has {len(bad)} bad layer(s): {', '.join(names[:_MAX_NAMED])}."
+                " Repair their data sources, or set ignore_bad_layers to serve the others.",
+            )
+        # QGIS would list them in its capabilities and draw nothing for them, with status 200.
+        project.removeMapLayers(list(bad))
+        return Held(uri, version, project, load_ms, len(layers), names)
+
+    def _flags(self):
+        chosen = Qgis.ProjectReadFlags()
+        chosen |= Qgis.ProjectReadFlag.DontLoad3DViews
+        if self._settings.force_readonly_layers:
+            chosen |= Qgis.ProjectReadFlag.ForceReadOnlyLayers
+        if self._settings.trust_layer_metadata:
+            chosen |= Qgis.ProjectReadFlag.TrustLayerMetadata
+        if self._settings.disable_getprint:
+            chosen |= Qgis.ProjectReadFlag.DontLoadLayouts
+        return chosen

@@ -1,0 +1,281 @@
+//! One request with one worker: frames out, frames in, an answer that is held back until it is whole or large.
+//!
+//! It runs in a task of its own, so that a client's leaving does not leave a worker in the middle of a message: the task
+//! reads on to the end of the answer, and hands the worker back.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use super::channel::ChannelError;
+use super::supervisor::{Lease, Stop};
+use crate::core::frame::{BODY_CHUNK, Frame, Kind};
+use crate::core::message::{End, FromWorker, Report, ToWorker, WorkerError};
+
+/// An answer up to this size is held back until it is whole, in bytes: a worker that dies before has answered nothing,
+/// and the request can be tried elsewhere.
+const HOLD: usize = 256 * 1024;
+
+/// How many pieces may be on their way to a client that reads slowly.
+const PIECES_AHEAD: usize = 4;
+
+/// What QGIS is asked.
+#[derive(Debug)]
+pub struct Job {
+    /// The request's id.
+    pub id: String,
+    /// The HTTP method.
+    pub method: String,
+    /// The public URL.
+    pub url: String,
+    /// Headers for QGIS and its plugins.
+    pub headers: Vec<(String, String)>,
+    /// The request's body.
+    pub body: Bytes,
+}
+
+/// What QGIS answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// In the order QGIS set them.
+    pub headers: Vec<(String, String)>,
+    /// What follows.
+    pub body: Body,
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub enum Body {
+    /// All of it, and what it cost.
+    Whole(VecDeque<Bytes>, Box<Report>),
+    /// Piece by piece; an error cuts it short.
+    Stream(mpsc::Receiver<Result<Bytes, Cut>>),
+}
+
+/// A body that ends before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the answer was cut short: {0}")]
+pub struct Cut(pub &'static str);
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Failure {
+    /// The deadline passed.
+    Deadline,
+    /// The worker died, or lost the protocol.
+    Died(ChannelError),
+    /// The worker says why.
+    Worker(WorkerError),
+}
+
+/// Puts `job` to the worker and waits for the answer's beginning. When the returned future is dropped, or the body,
+/// the client has gone and the request is cancelled.
+///
+/// # Errors
+/// When there is no answer to give.
+pub async fn run(lease: Lease, job: Job) -> Result<Answer, Failure> {
+    let (answer, answered) = oneshot::channel();
+    tokio::spawn(drive(lease, job, answer));
+    answered
+        .await
+        .unwrap_or(Err(Failure::Died(ChannelError::Unexpected("end of the exchange"))))
+}
+
+/// Where the answer goes.
+enum Client {
+    /// Waits for its beginning.
+    Waits(oneshot::Sender<Result<Answer, Failure>>),
+    /// Takes pieces.
+    Reads(mpsc::Sender<Result<Bytes, Cut>>),
+    /// Has gone, or has been told of the deadline.
+    Done,
+}
+
+impl Client {
+    async fn gone(&mut self) {
+        match self {
+            Self::Waits(answer) => answer.closed().await,
+            Self::Reads(pieces) => pieces.closed().await,
+            Self::Done => std::future::pending().await,
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        match std::mem::replace(self, Self::Done) {
+            Self::Waits(answer) => drop(answer.send(Err(failure))),
+            Self::Reads(pieces) => {
+                let why = if matches!(failure, Failure::Deadline) {
+                    "deadline"
+                } else {
+                    "the worker ended"
+                };
+                tokio::spawn(async move { pieces.send(Err(Cut(why))).await });
+            }
+            Self::Done => {}
+        }
+    }
+}
+
+/// The state of one exchange.
+struct Exchange {
+    client: Client,
+    head: Option<(u16, Vec<(String, String)>)>,
+    held: VecDeque<Bytes>,
+    held_bytes: usize,
+}
+
+async fn drive(mut lease: Lease, job: Job, answer: oneshot::Sender<Result<Answer, Failure>>) {
+    let mut exchange = Exchange {
+        client: Client::Waits(answer),
+        head: None,
+        held: VecDeque::new(),
+        held_bytes: 0,
+    };
+    match converse(&mut lease, &job, &mut exchange).await {
+        Ok(end) => {
+            let report = exchange.finish(end);
+            lease.give_back(report.as_deref());
+        }
+        Err(error) => {
+            lease.broken();
+            exchange.client.fail(Failure::Died(error));
+        }
+    }
+}
+
+async fn converse(lease: &mut Lease, job: &Job, exchange: &mut Exchange) -> Result<End, ChannelError> {
+    send(lease, job).await?;
+    loop {
+        let flowing = matches!(exchange.client, Client::Reads(_)) && !exchange.held.is_empty();
+        let (stops, channel) = lease.parts();
+        tokio::select! {
+            biased;
+            stop = stops.recv() => {
+                match stop {
+                    Some(Stop::Expired) => exchange.client.fail(Failure::Deadline),
+                    Some(Stop::Cancelled) => {}
+                    None => return Err(ChannelError::Unexpected("end of the agent")),
+                }
+                exchange.discard();
+                lease.channel().send(Kind::Head, &ToWorker::Cancel { id: &job.id }).await?;
+            }
+            still_there = exchange.client_step(flowing) => {
+                if !still_there {
+                    exchange.discard();
+                    lease.client_left();
+                }
+            }
+            frame = channel.read(), if !flowing => {
+                if let Some(end) = exchange.take(frame?)? {
+                    return Ok(end);
+                }
+            }
+        }
+    }
+}
+
+async fn send(lease: &mut Lease, job: &Job) -> Result<(), ChannelError> {
+    let project = lease.project.clone();
+    let evict = std::mem::take(&mut lease.evict);
+    let head = ToWorker::Request {
+        id: &job.id,
+        method: &job.method,
+        url: &job.url,
+        headers: &job.headers,
+        project: &project,
+        evict: &evict,
+        body: !job.body.is_empty(),
+    };
+    let channel = lease.channel();
+    channel.send(Kind::Head, &head).await?;
+    if !job.body.is_empty() {
+        for piece in job.body.chunks(BODY_CHUNK) {
+            channel.send_body(piece).await?;
+        }
+        channel.send(Kind::End, &serde_json::json!({})).await?;
+    }
+    Ok(())
+}
+
+impl Exchange {
+    /// The client has gone: what comes is read and dropped.
+    fn discard(&mut self) {
+        self.client = Client::Done;
+        self.held.clear();
+        self.held_bytes = 0;
+    }
+
+    /// Sends the next piece when some is `flowing`, else waits until the client has gone; false when it has.
+    async fn client_step(&mut self, flowing: bool) -> bool {
+        match &self.client {
+            Client::Reads(pieces) if flowing => match pieces.reserve().await {
+                Ok(place) => {
+                    if let Some(piece) = self.held.pop_front() {
+                        place.send(Ok(piece));
+                    }
+                    true
+                }
+                Err(_) => false,
+            },
+            _ => {
+                self.client.gone().await;
+                false
+            }
+        }
+    }
+
+    /// Takes the next frame; gives the end of the answer.
+    fn take(&mut self, frame: Frame) -> Result<Option<End>, ChannelError> {
+        match frame.kind {
+            Kind::Head => match serde_json::from_slice(&frame.payload)? {
+                FromWorker::Response { status, headers } if self.head.is_none() => self.head = Some((status, headers)),
+                _ => return Err(ChannelError::Unexpected("head")),
+            },
+            Kind::End => return Ok(Some(serde_json::from_slice(&frame.payload)?)),
+            Kind::Body if matches!(self.client, Client::Done) => {}
+            Kind::Body => {
+                self.held_bytes += frame.payload.len();
+                self.held.push_back(frame.payload);
+                if self.held_bytes >= HOLD && matches!(self.client, Client::Waits(_)) {
+                    self.begin_stream()?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn begin_stream(&mut self) -> Result<(), ChannelError> {
+        let (status, headers) = self
+            .head
+            .take()
+            .ok_or(ChannelError::Unexpected("body before its head"))?;
+        let (pieces, body) = mpsc::channel(PIECES_AHEAD);
+        if let Client::Waits(answer) = std::mem::replace(&mut self.client, Client::Reads(pieces)) {
+            // A client that has gone is noticed by its closed end of the pieces.
+            drop(answer.send(Ok(Answer {
+                status,
+                headers,
+                body: Body::Stream(body),
+            })));
+        }
+        Ok(())
+    }
+
+    /// Gives the client what it still waits for, and the report of what it cost.
+    fn finish(&mut self, end: End) -> Option<Box<Report>> {
+        let report = end.report.map(Box::new);
+        if let Some(error) = end.error {
+            self.client.fail(Failure::Worker(error));
+            return report;
+        }
+        let client = std::mem::replace(&mut self.client, Client::Done);
+        if let (Client::Waits(answer), Some((status, headers)), Some(report)) = (client, self.head.take(), &report) {
+            let body = Body::Whole(std::mem::take(&mut self.held), report.clone());
+            drop(answer.send(Ok(Answer { status, headers, body })));
+        }
+        report
+    }
+}

@@ -1,0 +1,155 @@
+//! The stream to the control plane: who this agent is and how it is doing, again and again, for as long as it lives.
+//!
+//! The control plane may be away at any time; the agent serves on and comes back to it. It knows nothing of pools: others
+//! hand it the state to send.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use graticule_proto::v1::agent_update::Update;
+use graticule_proto::v1::fleet_link_client::FleetLinkClient;
+use graticule_proto::v1::{AgentHello, AgentState, AgentUpdate};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+
+/// The pause before a new try, which doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest pause: shorter than the time for which a fresh control plane waits for its agents.
+const LONGEST_PAUSE: Duration = Duration::from_millis(800);
+
+/// A state is sent at least this often, so that either side notices a dead connection.
+const AT_LEAST_EVERY: Duration = Duration::from_secs(5);
+
+/// States that differ only in how busy the agent is are sent at most this often.
+const AT_MOST_EVERY: Duration = Duration::from_millis(200);
+
+/// Tells the control plane at `endpoint` of this agent until `state` has no sender any more.
+pub async fn run(endpoint: Endpoint, hello: AgentHello, mut state: watch::Receiver<AgentState>) {
+    let endpoint = endpoint
+        .connect_timeout(Duration::from_secs(2))
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(3))
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true);
+    let mut pause = FIRST_PAUSE;
+    let mut said = false;
+    loop {
+        let error = match endpoint.connect().await {
+            Ok(channel) => match attach(channel, &hello, &mut state, || pause = FIRST_PAUSE).await {
+                Ok(()) => return,
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error_chain(&error),
+        };
+        if pause == FIRST_PAUSE || !said {
+            tracing::warn!(control_plane = %endpoint.uri(), error, "not attached to the control plane; serving on and trying again");
+            said = true;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}
+
+/// One stream; `Ok` when the agent is leaving.
+async fn attach(
+    channel: Channel,
+    hello: &AgentHello,
+    state: &mut watch::Receiver<AgentState>,
+    attached: impl FnOnce(),
+) -> Result<(), tonic::Status> {
+    let (send, updates) = mpsc::channel(4);
+    let update = |update| AgentUpdate { update: Some(update) };
+    let gone = |_| tonic::Status::unavailable("the stream ended");
+    send.send(update(Update::Hello(hello.clone()))).await.map_err(gone)?;
+    let first = state.borrow_and_update().clone();
+    send.send(update(Update::State(first.clone()))).await.map_err(gone)?;
+    let mut intents = FleetLinkClient::new(channel)
+        .attach(ReceiverStream::new(updates))
+        .await?
+        .into_inner();
+    match intents.next().await {
+        Some(intent) => intent?,
+        None => return Err(tonic::Status::unavailable("the control plane ended the stream")),
+    };
+    attached();
+    tracing::info!("attached to the control plane");
+    let mut sent = first;
+    loop {
+        tokio::select! {
+            changed = state.changed() => {
+                if changed.is_err() || let_a_burst_pass(&sent, state).await.is_err() {
+                    return Ok(());
+                }
+            }
+            () = tokio::time::sleep(AT_LEAST_EVERY) => {}
+            intent = intents.next() => match intent {
+                Some(intent) => drop(intent?),
+                None => return Err(tonic::Status::unavailable("the control plane ended the stream")),
+            },
+        }
+        sent = state.borrow_and_update().clone();
+        send.send(update(Update::State(sent.clone()))).await.map_err(gone)?;
+    }
+}
+
+/// Waits a little for further changes, but not past a word that counts at once.
+async fn let_a_burst_pass(
+    sent: &AgentState,
+    state: &mut watch::Receiver<AgentState>,
+) -> Result<(), watch::error::RecvError> {
+    let pause = tokio::time::sleep(AT_MOST_EVERY);
+    tokio::pin!(pause);
+    while !differs_urgently(sent, &state.borrow_and_update()) {
+        tokio::select! {
+            () = &mut pause => break,
+            changed = state.changed() => changed?,
+        }
+    }
+    Ok(())
+}
+
+fn differs_urgently(sent: &AgentState, now: &AgentState) -> bool {
+    sent.phase != now.phase || sent.pins != now.pins
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_phase_does_not_wait() {
+        let sent = AgentState {
+            phase: 2,
+            busy: 1,
+            ..AgentState::default()
+        };
+        assert!(!differs_urgently(
+            &sent,
+            &AgentState {
+                phase: 2,
+                busy: 2,
+                ..AgentState::default()
+            }
+        ));
+        assert!(differs_urgently(
+            &sent,
+            &AgentState {
+                phase: 3,
+                busy: 1,
+                ..AgentState::default()
+            }
+        ));
+    }
+}

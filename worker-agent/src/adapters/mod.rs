@@ -1,0 +1,12 @@
+//! Everything that touches the world: processes, sockets, files, the control plane. It carries out what `core` decides.
+
+pub mod channel;
+pub mod exchange;
+pub mod link;
+pub mod output;
+pub mod pins;
+pub mod processes;
+pub mod python;
+pub mod storage;
+pub mod supervisor;
+pub mod zygote;

@@ -1,0 +1,146 @@
+//! The pins of one agent on disk: one small JSON file, replaced as a whole so that a crash leaves the old or the new.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// A file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PinsError {
+    /// It cannot be read or written.
+    #[error("pins file {}: {source}; see that worker.state_dir can be written", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It does not hold what was written there.
+    #[error("pins file {}: {source}; repair it, or remove it and pin again", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+}
+
+/// The names of pinned projects, kept on disk.
+#[derive(Debug)]
+pub struct Pins {
+    path: PathBuf,
+    names: BTreeSet<String>,
+}
+
+impl Pins {
+    /// Reads the pins of `state_dir`, which is made when it is not there.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read: an agent must not start without the pins it was given.
+    pub fn open(state_dir: &Path) -> Result<Self, PinsError> {
+        let path = state_dir.join("pins.json");
+        let io = |source| PinsError::Io {
+            path: path.clone(),
+            source,
+        };
+        fs::create_dir_all(state_dir).map_err(io)?;
+        let names = match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|source| PinsError::Corrupt {
+                path: path.clone(),
+                source,
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
+            Err(error) => return Err(io(error)),
+        };
+        Ok(Self { path, names })
+    }
+
+    /// The names, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str)
+    }
+
+    /// Whether `name` is pinned.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.names.contains(name)
+    }
+
+    /// Adds a name; false when it was there.
+    ///
+    /// # Errors
+    /// When the file cannot be written; nothing has changed then.
+    pub fn add(&mut self, name: &str) -> Result<bool, PinsError> {
+        let mut names = self.names.clone();
+        let added = names.insert(name.to_owned());
+        self.replace(names)?;
+        Ok(added)
+    }
+
+    /// Removes a name; false when it was not there.
+    ///
+    /// # Errors
+    /// When the file cannot be written; nothing has changed then.
+    pub fn remove(&mut self, name: &str) -> Result<bool, PinsError> {
+        let mut names = self.names.clone();
+        let removed = names.remove(name);
+        self.replace(names)?;
+        Ok(removed)
+    }
+
+    fn replace(&mut self, names: BTreeSet<String>) -> Result<(), PinsError> {
+        if names == self.names {
+            return Ok(());
+        }
+        self.write(&names).map_err(|source| PinsError::Io {
+            path: self.path.clone(),
+            source,
+        })?;
+        self.names = names;
+        Ok(())
+    }
+
+    fn write(&self, names: &BTreeSet<String>) -> io::Result<()> {
+        let fresh = self.path.with_extension("json.new");
+        let mut file = File::create(&fresh)?;
+        file.write_all(&serde_json::to_vec_pretty(names)?)?;
+        file.sync_all()?;
+        fs::rename(&fresh, &self.path)?;
+        File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_are_there_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut pins = Pins::open(dir.path()).unwrap();
+        assert!(pins.add("/world").unwrap());
+        assert!(!pins.add("/world").unwrap());
+        assert!(pins.add("/roads").unwrap());
+        let mut pins = Pins::open(dir.path()).unwrap();
+        assert_eq!(pins.iter().collect::<Vec<_>>(), ["/roads", "/world"]);
+        assert!(pins.remove("/roads").unwrap() && !pins.remove("/roads").unwrap());
+        assert!(!Pins::open(dir.path()).unwrap().contains("/roads"));
+    }
+
+    #[test]
+    fn a_corrupt_file_is_an_error_and_not_an_empty_list() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("pins.json"), "[\"/wor").unwrap();
+        assert!(matches!(Pins::open(dir.path()), Err(PinsError::Corrupt { .. })));
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut pins = Pins::open(dir.path()).unwrap();
+        fs::create_dir(dir.path().join("pins.json.new")).unwrap();
+        assert!(matches!(pins.add("/world"), Err(PinsError::Io { .. })));
+        assert!(!pins.contains("/world"));
+    }
+}

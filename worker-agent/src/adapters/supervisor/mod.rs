@@ -1,0 +1,194 @@
+//! The shell around the pool's policy: one task owns the state machine, carries out its actions and feeds it events.
+//!
+//! Others hold a [`Supervisor`], ask it for a worker and get a [`Lease`]. Which worker that is, how long to wait and
+//! when to kill is decided in [`crate::core::pool`]; how processes are started and ended stands in [`task`] and
+//! [`start`].
+
+mod lease;
+mod start;
+mod task;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use lease::{Lease, Stop};
+
+use super::python::Python;
+use crate::core::index::Record;
+use crate::core::message::ProjectRef;
+use crate::core::pool::{ExitReason, Policy, Refused, Ticket, View, WorkerId};
+use task::{Message, Task};
+
+/// Where the supervisor tells what it sees, for metrics. Calls come from one task and must not block.
+pub trait Observer: Send + Sync + 'static {
+    /// A worker has become ready after `took`.
+    fn started(&self, how: &'static str, took: Duration);
+    /// A worker has gone.
+    fn gone(&self, reason: ExitReason);
+    /// A worker had to be spawned because its zygote may not be forked from.
+    fn fork_refused(&self);
+}
+
+/// The pool and what outlives its workers, as last seen.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// The pool.
+    pub view: View,
+    /// Process ids by worker.
+    pub pids: BTreeMap<WorkerId, i32>,
+    /// Private dirty memory by worker, in bytes, as last reported.
+    pub private_bytes: BTreeMap<WorkerId, u64>,
+    /// The failure pressure at which the pool gave up.
+    pub gave_up: Option<f64>,
+    /// QGIS's version, once a process has told it.
+    pub qgis: String,
+    /// The uris of pinned projects.
+    pub pinned: Vec<String>,
+}
+
+/// A project that a worker has loaded or that is pinned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cached {
+    /// What QGIS opened.
+    pub uri: String,
+    /// Whether it is pinned.
+    pub pinned: bool,
+    /// How many live workers hold it.
+    pub workers: usize,
+    /// What is known of it.
+    pub record: Record,
+}
+
+/// A handle to the pool; clones share it.
+#[derive(Debug, Clone)]
+pub struct Supervisor {
+    messages: mpsc::UnboundedSender<Message>,
+    status: watch::Receiver<Arc<Status>>,
+    tickets: Arc<AtomicU64>,
+}
+
+/// Why a request got no worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoLease {
+    /// The pool says why.
+    Refused(Refused),
+    /// The pool has ended.
+    Ended,
+}
+
+impl Supervisor {
+    /// Makes the pool; it starts processes from [`Supervisor::begin`] on.
+    ///
+    /// # Errors
+    /// When the kernel refuses the role of a subreaper, or a thread.
+    pub fn new(policy: Policy, python: Python, observer: Arc<dyn Observer>) -> std::io::Result<Self> {
+        let (messages, inbox) = mpsc::unbounded_channel();
+        let (publish, status) = watch::channel(Arc::default());
+        let task = Task::new(policy, python, observer, messages.clone(), publish)?;
+        tokio::spawn(task.run(inbox));
+        Ok(Self {
+            messages,
+            status,
+            tickets: Arc::default(),
+        })
+    }
+
+    /// Starts the pool, with the pinned projects that have been set by now.
+    pub fn begin(&self) {
+        self.tell(Message::Begin);
+    }
+
+    /// Waits for a worker that will render from `project`. Dropping the future leaves the queue.
+    ///
+    /// # Errors
+    /// When there is none to be had before `deadline`.
+    pub async fn lease(&self, name: &str, project: ProjectRef, deadline: Instant) -> Result<Lease, NoLease> {
+        let ticket: Ticket = self.tickets.fetch_add(1, Ordering::Relaxed) + 1;
+        let (reply, answer) = oneshot::channel();
+        let wanted = Message::Wanted {
+            ticket,
+            name: name.to_owned(),
+            project,
+            deadline,
+            reply,
+        };
+        self.messages.send(wanted).map_err(|_| NoLease::Ended)?;
+        let mut place = lease::Place::new(ticket, self.messages.clone());
+        let answer = answer.await;
+        place.leave_quietly();
+        match answer {
+            Ok(Ok(lease)) => Ok(lease),
+            Ok(Err(refused)) => Err(NoLease::Refused(refused)),
+            Err(_) => Err(NoLease::Ended),
+        }
+    }
+
+    /// Sets the pinned projects, which every worker is to hold.
+    pub fn set_pinned(&self, projects: Vec<ProjectRef>) {
+        self.tell(Message::Pinned(projects));
+    }
+
+    /// Adds a pinned project and waits until it has been loaded; gives how long that took, in milliseconds.
+    ///
+    /// # Errors
+    /// What QGIS said of it; it is not pinned then.
+    pub async fn pin(&self, project: ProjectRef) -> Result<f64, String> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Message::Pin { project, reply });
+        answer.await.unwrap_or_else(|_| Err("the agent is stopping".into()))
+    }
+
+    /// Takes a pinned project out.
+    pub fn unpin(&self, uri: &str) {
+        self.tell(Message::Unpin { uri: uri.to_owned() });
+    }
+
+    /// Every project that a worker holds or that is pinned.
+    pub async fn cached(&self) -> Vec<Cached> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Message::List { reply });
+        answer.await.unwrap_or_default()
+    }
+
+    /// Sets the number of workers.
+    pub fn resize(&self, workers: usize) {
+        self.tell(Message::Resize(workers));
+    }
+
+    /// The pool as last seen.
+    #[must_use]
+    pub fn status(&self) -> Arc<Status> {
+        self.status.borrow().clone()
+    }
+
+    /// Follows the pool.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<Status>> {
+        self.status.clone()
+    }
+
+    /// Lets what runs finish, then ends every process; kills what is left after `patience`.
+    pub async fn close(&self, patience: Duration) {
+        self.tell(Message::Close);
+        let mut status = self.watch();
+        let ended = async { while status.changed().await.is_ok() {} };
+        if tokio::time::timeout(patience, ended).await.is_err() {
+            tracing::warn!(
+                "requests still run after {} s; their workers are killed",
+                patience.as_secs()
+            );
+            self.tell(Message::KillAll);
+            let mut status = self.watch();
+            while status.changed().await.is_ok() {}
+        }
+    }
+
+    fn tell(&self, message: Message) {
+        // Once the pool has ended, nobody needs to hear.
+        drop(self.messages.send(message));
+    }
+}

@@ -1,0 +1,95 @@
+//! How a worker comes up: from its process to the message that it is ready, pinned projects included.
+
+use tokio::sync::oneshot;
+
+use crate::adapters::channel::{Channel, ChannelError};
+use crate::adapters::zygote::Forked;
+use crate::core::frame::Kind;
+use crate::core::message::{End, FailedProject, FromWorker, LoadedProject, ProjectRef, ToWorker};
+
+/// A worker that is ready.
+#[derive(Debug)]
+pub(super) struct Up {
+    pub channel: Channel,
+    pub qgis: String,
+    /// What it holds: inherited, and loaded here.
+    pub held: Vec<LoadedProject>,
+    /// Pinned projects that it could not load.
+    pub failed: Vec<FailedProject>,
+}
+
+/// How far a start came.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// The process is there and QGIS starts.
+    Qgis,
+    /// QGIS is there and pinned projects load.
+    Pins,
+}
+
+/// Waits for the zygote's answer; `None` when it has gone.
+pub(super) async fn forked(answer: oneshot::Receiver<Forked>) -> Option<Forked> {
+    answer.await.ok()
+}
+
+/// Waits until the worker is ready, and lets it load those of `pins` that it did not inherit.
+///
+/// # Errors
+/// How far it came, and what was wrong with its channel.
+pub(super) async fn bring_up(mut channel: Channel, pins: &[ProjectRef]) -> Result<Up, (Stage, ChannelError)> {
+    let first = channel
+        .read_json(Kind::Head)
+        .await
+        .map_err(|error| (Stage::Qgis, error))?;
+    let FromWorker::Ready {
+        qgis,
+        projects: mut held,
+        ..
+    } = first
+    else {
+        return Err((Stage::Qgis, ChannelError::Unexpected("first message")));
+    };
+    let mut failed = Vec::new();
+    for project in pins {
+        if held
+            .iter()
+            .any(|inherited| inherited.uri == project.uri && inherited.version == project.version)
+        {
+            continue;
+        }
+        let end = load(&mut channel, project)
+            .await
+            .map_err(|error| (Stage::Pins, error))?;
+        match (end.result.map(serde_json::from_value::<LoadedProject>), end.error) {
+            (Some(Ok(loaded)), _) => {
+                held.retain(|other| other.uri != loaded.uri);
+                held.push(loaded);
+            }
+            (_, Some(error)) => failed.push(FailedProject {
+                uri: project.uri.clone(),
+                message: error.message,
+            }),
+            (Some(Err(error)), None) => return Err((Stage::Pins, error.into())),
+            (None, None) => return Err((Stage::Pins, ChannelError::Unexpected("end"))),
+        }
+    }
+    Ok(Up {
+        channel,
+        qgis,
+        held,
+        failed,
+    })
+}
+
+async fn load(channel: &mut Channel, project: &ProjectRef) -> Result<End, ChannelError> {
+    channel
+        .send(
+            Kind::Head,
+            &ToWorker::Load {
+                id: &project.uri,
+                project,
+            },
+        )
+        .await?;
+    channel.read_json(Kind::End).await
+}

@@ -1,0 +1,101 @@
+//! One zygote, from the agent's side: a task that owns its channel, waits until it is ready, then orders forks one by one.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::channel::{Channel, ChannelError};
+use crate::core::frame::Kind;
+use crate::core::message::{FailedProject, FromWorker, LoadedProject, NotPreloaded, ToWorker};
+
+/// An answer to a fork takes milliseconds; a zygote that needs this long hangs.
+const FORK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a zygote has when it is ready.
+#[derive(Debug)]
+pub struct Image {
+    /// QGIS's version.
+    pub qgis: String,
+    /// What its children inherit.
+    pub projects: Vec<LoadedProject>,
+    /// What could not be loaded.
+    pub failed: Vec<FailedProject>,
+    /// What each worker has to load by itself.
+    pub not_preloaded: Vec<NotPreloaded>,
+}
+
+/// An order for a worker.
+#[derive(Debug)]
+pub struct ForkOrder {
+    /// The new worker's number.
+    pub worker: u64,
+    /// Its private directory for temporary files.
+    pub tmpdir: PathBuf,
+    /// Its end of its channel.
+    pub channel: OwnedFd,
+    /// Where its standard output and error go.
+    pub output: OwnedFd,
+    /// Gets the answer; dropped when the zygote has gone.
+    pub answer: oneshot::Sender<Forked>,
+}
+
+/// What became of an order.
+#[derive(Debug)]
+pub enum Forked {
+    /// The worker's process id.
+    Pid(i32),
+    /// Why forking would not be safe.
+    Refused(String),
+}
+
+/// Runs a zygote's channel until it breaks, or until nobody holds the sender of orders any more.
+///
+/// # Errors
+/// What was wrong with the channel. The caller ends the process.
+pub async fn run(
+    mut channel: Channel,
+    patience: Duration,
+    ready: impl FnOnce(Image),
+    mut orders: mpsc::UnboundedReceiver<ForkOrder>,
+) -> Result<(), ChannelError> {
+    let first = tokio::time::timeout(patience, channel.read_json::<FromWorker>(Kind::Head)).await;
+    let Ok(FromWorker::Ready {
+        qgis,
+        projects,
+        failed,
+        not_preloaded,
+    }) = first.map_err(|_| ChannelError::Unexpected("silence"))?
+    else {
+        return Err(ChannelError::Unexpected("first message"));
+    };
+    ready(Image {
+        qgis,
+        projects,
+        failed,
+        not_preloaded,
+    });
+    loop {
+        // The zygote says nothing unasked, so anything that comes without an order is its end.
+        let order = tokio::select! {
+            order = orders.recv() => order,
+            frame = channel.read() => return frame.and(Err(ChannelError::Unexpected("message"))),
+        };
+        let Some(order) = order else { return Ok(()) };
+        let tmpdir = order.tmpdir.to_string_lossy();
+        let fork = ToWorker::Fork {
+            worker: order.worker,
+            tmpdir: &tmpdir,
+        };
+        channel.send_with(&fork, &[order.channel, order.output]).await?;
+        let answer = tokio::time::timeout(FORK_PATIENCE, channel.read_json::<FromWorker>(Kind::Head)).await;
+        let forked = match answer.map_err(|_| ChannelError::Unexpected("silence"))?? {
+            FromWorker::Forked { worker, pid } if worker == order.worker => Forked::Pid(pid),
+            FromWorker::Refused { worker, reason } if worker == order.worker => Forked::Refused(reason),
+            _ => return Err(ChannelError::Unexpected("answer to a fork")),
+        };
+        // Whoever ordered may have gone; the child then sees the end of its channel and leaves.
+        drop(order.answer.send(forked));
+    }
+}

@@ -1,0 +1,328 @@
+//! Builds the agent from its configuration, binds its ports, and runs it until it is to stop.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use graticule_daemon::ops::{self, Ops};
+use graticule_daemon::ready::Readiness;
+use graticule_proto::v1::qgis_admin_server::QgisAdminServer;
+use graticule_proto::v1::qgis_server_server::QgisServerServer;
+use graticule_proto::v1::{AgentHello, AgentState};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
+use tonic::transport::server::Router;
+
+use crate::adapters::link;
+use crate::adapters::pins::Pins;
+use crate::adapters::python::Python;
+use crate::adapters::storage::Storage;
+use crate::adapters::supervisor::{Observer, Supervisor};
+use crate::config::Config;
+use crate::core::message::Settings;
+use crate::serve;
+use crate::serve::admin::Admin;
+use crate::serve::front::Front;
+use crate::serve::grpc::Grpc;
+use crate::serve::metrics::Metrics;
+use crate::serve::state::{self, Draining};
+
+/// gRPC messages carry a request's body whole, and some room for the rest.
+const GRPC_OVERHEAD: usize = 64 * 1024;
+
+/// An agent whose ports are bound. Nothing is served before [`Bound::run`].
+pub struct Bound {
+    /// Where the HTTP data port listens.
+    pub http: SocketAddr,
+    /// Where gRPC listens.
+    pub grpc: SocketAddr,
+    /// Where metrics and readiness are shown.
+    pub metrics: SocketAddr,
+    /// The agent's name.
+    pub name: String,
+    listeners: (TcpListener, TcpListener, TcpListener),
+    router: Router,
+    front: Front,
+    ops: Ops,
+    supervisor: Supervisor,
+    draining: Draining,
+    link: Option<(Endpoint, AgentHello)>,
+    state: watch::Receiver<AgentState>,
+    drain_delay: Duration,
+    shutdown_grace: Duration,
+    /// Removed when the agent has ended.
+    runtime: Option<TempDir>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Outcome {
+    /// It was told to stop.
+    Stopped,
+    /// Failure pressure went above its limit.
+    GaveUp {
+        /// The pressure.
+        pressure: f64,
+    },
+}
+
+/// Builds the agent. Workers start at once; ports are bound and not yet served.
+///
+/// # Errors
+/// When a value does not fit, a port is in use, or a directory cannot be written; the text says which.
+pub async fn build(config: &Config) -> anyhow::Result<Bound> {
+    let policy = config.policy()?;
+    let timeout = config.timeout()?;
+    let shutdown_grace = config.shutdown_grace()?;
+    let storage = Storage::new(config.search_paths()?);
+
+    let server = &config.server;
+    let http = bind("server.http_listen", server.http_listen).await?;
+    let grpc = bind("server.grpc_listen", server.grpc_listen).await?;
+    let metrics_port = bind("server.metrics_listen", server.metrics_listen).await?;
+    let (http_address, grpc_address) = (http.local_addr()?, grpc.local_addr()?);
+
+    let name = agent_name(config, http_address);
+    let (runtime_path, runtime) = runtime_dir(config)?;
+    let qgis = &config.worker.qgis;
+    let settings = Settings {
+        ignore_bad_layers: qgis.ignore_bad_layers,
+        force_readonly_layers: qgis.force_readonly_layers,
+        trust_layer_metadata: qgis.trust_layer_metadata,
+        disable_getprint: qgis.disable_getprint,
+        warm_up: true,
+        preload: Vec::new(),
+    };
+    let python = Python::install(&config.worker.python, &runtime_path, settings)
+        .with_context(|| format!("worker.runtime_dir {}", runtime_path.display()))?;
+    let pins = Pins::open(&state_dir(config, http_address)?)?;
+
+    let metrics = Arc::new(Metrics::new(policy.max_failure_pressure)?);
+    let supervisor = Supervisor::new(policy, python, Arc::clone(&metrics) as Arc<dyn Observer>)?;
+    let (publish, agent_state) = watch::channel(AgentState::default());
+    let (names, pinned) = watch::channel(Vec::new());
+    let admin = Admin::restore(
+        pins,
+        supervisor.clone(),
+        storage.clone(),
+        Arc::clone(&metrics),
+        agent_state.clone(),
+        names,
+    )
+    .await;
+    supervisor.begin();
+
+    let front = Front {
+        agent: name.as_str().into(),
+        storage,
+        supervisor: supervisor.clone(),
+        metrics: Arc::clone(&metrics),
+        timeout,
+        retry_after: 1,
+        max_body_size: server.max_body_size,
+    };
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(graticule_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let qgis_server = QgisServerServer::new(Grpc::new(front.clone(), http_address.to_string()))
+        .max_decoding_message_size(server.max_body_size.saturating_add(GRPC_OVERHEAD));
+    let router = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(qgis_server)
+        .add_service(QgisAdminServer::new(admin));
+
+    let draining = Draining::default();
+    let readiness = Readiness::new();
+    tokio::spawn(state::follow(
+        supervisor.clone(),
+        draining.clone(),
+        pinned,
+        readiness.clone(),
+        health,
+        publish,
+    ));
+    let shown = (Arc::clone(&metrics), supervisor.clone());
+    let ops = Ops {
+        registry: metrics.registry(),
+        readiness,
+        refresh: Arc::new(move || shown.0.refresh(&shown.1.status())),
+        pages: Arc::new(|_| None),
+    };
+    let link = link(config, &name, http_address, grpc_address)?;
+    Ok(Bound {
+        http: http_address,
+        grpc: grpc_address,
+        metrics: metrics_port.local_addr()?,
+        name,
+        listeners: (http, grpc, metrics_port),
+        router,
+        front,
+        ops,
+        supervisor,
+        draining,
+        link,
+        state: agent_state,
+        drain_delay: Duration::from_secs_f64(server.drain_delay.clamp(0.0, 60.0)),
+        shutdown_grace,
+        runtime,
+    })
+}
+
+impl Bound {
+    /// Serves until `stop` is ready or the pool gives up, then drains: says so, lets Envoy hear of it, finishes what runs,
+    /// and ends every process.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Outcome {
+        let (http_port, grpc_port, metrics_port) = self.listeners;
+        let attached = self.link.is_some();
+        let (closing, closed) = (CancellationToken::new(), CancellationToken::new());
+        tokio::spawn(ops::serve(metrics_port, self.ops, closed.clone()));
+        let serving = tokio::spawn(serve::http::serve(http_port, self.front, closing.clone()));
+        let stopping = closing.clone().cancelled_owned();
+        let incoming = TcpListenerStream::new(grpc_port);
+        let grpc = tokio::spawn(self.router.serve_with_incoming_shutdown(incoming, stopping));
+        if let Some((endpoint, hello)) = self.link {
+            tokio::spawn(link::run(endpoint, hello, self.state));
+        }
+
+        let mut pool = self.supervisor.watch();
+        let gave_up = async {
+            loop {
+                if let Some(pressure) = pool.borrow_and_update().gave_up {
+                    return pressure;
+                }
+                if pool.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        let outcome = tokio::select! {
+            () = stop => Outcome::Stopped,
+            pressure = gave_up => Outcome::GaveUp { pressure },
+        };
+        self.draining.begin();
+        tracing::info!(?outcome, "draining");
+        if attached {
+            tokio::time::sleep(self.drain_delay).await;
+        }
+        closing.cancel();
+        let finished = async { drop(tokio::join!(serving, grpc)) };
+        if tokio::time::timeout(self.shutdown_grace, finished).await.is_err() {
+            tracing::warn!("requests still run after server.shutdown_grace_period; they are cut short");
+        }
+        self.supervisor.close(Duration::from_secs(3)).await;
+        closed.cancel();
+        drop(self.runtime);
+        tracing::info!("stopped");
+        outcome
+    }
+}
+
+async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{key} {address}: change it, or stop who uses the port"))
+}
+
+fn agent_name(config: &Config, http: SocketAddr) -> String {
+    if !config.worker.name.is_empty() {
+        return config.worker.name.clone();
+    }
+    let host = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_default();
+    format!("{host}-{}", http.port())
+}
+
+fn runtime_dir(config: &Config) -> anyhow::Result<(PathBuf, Option<TempDir>)> {
+    let configured = &config.worker.runtime_dir;
+    if configured.as_os_str().is_empty() {
+        let fresh = tempfile::Builder::new()
+            .prefix("graticule-")
+            .tempdir()
+            .context("a directory for temporary files")?;
+        return Ok((fresh.path().to_owned(), Some(fresh)));
+    }
+    std::fs::create_dir_all(configured).with_context(|| format!("worker.runtime_dir {}", configured.display()))?;
+    Ok((configured.clone(), None))
+}
+
+/// The configured directory for what outlives the agent, else one below the user's own, as the XDG Base Directory
+/// Specification has it.
+fn state_dir(config: &Config, http: SocketAddr) -> anyhow::Result<PathBuf> {
+    if !config.worker.state_dir.as_os_str().is_empty() {
+        return Ok(config.worker.state_dir.clone());
+    }
+    let base = std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let base = base
+        .or_else(home)
+        .context("worker.state_dir is not set and there is no HOME: set it")?;
+    Ok(base.join(format!("graticule-{}", http.port())))
+}
+
+fn link(
+    config: &Config,
+    name: &str,
+    http: SocketAddr,
+    grpc: SocketAddr,
+) -> anyhow::Result<Option<(Endpoint, AgentHello)>> {
+    let fleet = &config.fleet;
+    if fleet.control_plane.is_empty() {
+        return Ok(None);
+    }
+    let endpoint = Endpoint::from_shared(fleet.control_plane.clone()).with_context(|| {
+        format!(
+            "fleet.control_plane `{}`: expected such as http://127.0.0.1:18001",
+            fleet.control_plane
+        )
+    })?;
+    let reached = |configured: &str, bound: SocketAddr, key: &str| -> anyhow::Result<String> {
+        if !configured.is_empty() {
+            let address: SocketAddr = configured
+                .parse()
+                .with_context(|| format!("{key} `{configured}`: expected an IP address and a port"))?;
+            return Ok(address.to_string());
+        }
+        if bound.ip().is_unspecified() {
+            let own = own_address(endpoint.uri())
+                .with_context(|| format!("{key} is not set and could not be found out: set it"))?;
+            return Ok(SocketAddr::new(own, bound.port()).to_string());
+        }
+        Ok(bound.to_string())
+    };
+    let hello = AgentHello {
+        agent_id: name.to_owned(),
+        pool: fleet.pool.clone(),
+        data_address: reached(&fleet.advertise_http, http, "fleet.advertise_http")?,
+        grpc_address: reached(&fleet.advertise_grpc, grpc, "fleet.advertise_grpc")?,
+        version: env!("CARGO_PKG_VERSION").into(),
+    };
+    Ok(Some((endpoint, hello)))
+}
+
+/// The address from which this machine would speak to the control plane, by asking the kernel's routing table.
+fn own_address(control_plane: &http::Uri) -> anyhow::Result<IpAddr> {
+    let host = control_plane.host().context("the control plane's URL names no host")?;
+    let port = control_plane.port_u16().unwrap_or(80);
+    let target = (host, port)
+        .to_socket_addrs()?
+        .next()
+        .context("its name has no address")?;
+    let socket = std::net::UdpSocket::bind(if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    socket.connect(target)?;
+    Ok(socket.local_addr()?.ip())
+}

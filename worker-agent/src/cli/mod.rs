@@ -1,0 +1,119 @@
+//! The command line: the daemon itself, and what operators ask of a running one over gRPC.
+
+mod client;
+mod serve;
+mod show;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The exit code when a running agent refused, or could not be asked.
+pub const EXIT_REFUSED: u8 = 1;
+
+/// The exit code of `healthcheck` when the agent answers and is not ready.
+pub const EXIT_NOT_READY: u8 = 2;
+
+/// The exit code of `serve` when failure pressure went above its limit; an orchestrator should start the agent anew.
+pub const EXIT_GAVE_UP: u8 = 3;
+
+/// Looks after a pool of QGIS processes and serves OGC requests with them.
+///
+/// Exit codes: 0 done, 1 refused or not reached, 2 not ready (healthcheck), 3 failure pressure above its limit (serve),
+/// 64 wrong usage or configuration.
+#[derive(Debug, Parser)]
+#[command(name = "worker-agent", version, max_term_width = 100)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent until SIGTERM or Ctrl-C. Example: worker-agent serve --conf agent.toml
+    Serve {
+        /// A TOML file; CONF_ variables go over it
+        #[arg(short = 'C', long, value_name = "FILE")]
+        conf: Option<PathBuf>,
+    },
+    /// Read the configuration, say what is wrong with it, and end. Example: worker-agent check-config -C agent.toml
+    CheckConfig {
+        /// A TOML file; CONF_ variables go over it
+        #[arg(short = 'C', long, value_name = "FILE")]
+        conf: Option<PathBuf>,
+    },
+    /// Ask a running agent whether it is ready; exits 0 when it is. Example: worker-agent healthcheck
+    Healthcheck {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Show a running agent's workers, queue and pressure. Example: worker-agent stats --json
+    Stats {
+        #[command(flatten)]
+        target: Target,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Projects that workers hold, and pins
+    #[command(subcommand)]
+    Cache(CacheCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum CacheCommand {
+    /// Keep a project loaded in every worker, now and after every restart. Example: worker-agent cache pin /world
+    Pin {
+        /// The project as clients name it
+        project: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// End a pin. Example: worker-agent cache unpin /world
+    Unpin {
+        /// The project as clients name it
+        project: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Show what is loaded and what is pinned. Example: worker-agent cache list
+    List {
+        #[command(flatten)]
+        target: Target,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Which agent to ask.
+#[derive(Debug, clap::Args)]
+struct Target {
+    /// The agent's gRPC address
+    #[arg(
+        long,
+        env = "GRATICULE_AGENT",
+        default_value = "127.0.0.1:23456",
+        value_name = "HOST:PORT"
+    )]
+    host: String,
+}
+
+impl Args {
+    /// Does what was asked.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        match self.command {
+            Command::Serve { conf } => serve::serve(conf.as_deref()),
+            Command::CheckConfig { conf } => serve::check(conf.as_deref()),
+            Command::Healthcheck { target } => client::run(client::healthcheck(&target.host)),
+            Command::Stats { target, json } => client::run(client::stats(&target.host, json)),
+            Command::Cache(CacheCommand::Pin { project, target }) => client::run(client::pin(&target.host, project)),
+            Command::Cache(CacheCommand::Unpin { project, target }) => {
+                client::run(client::unpin(&target.host, project))
+            }
+            Command::Cache(CacheCommand::List { target, json }) => client::run(client::list(&target.host, json)),
+        }
+    }
+}

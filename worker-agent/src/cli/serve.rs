@@ -1,0 +1,82 @@
+//! `serve` and `check-config`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use graticule_daemon::config::ConfigError;
+use graticule_daemon::{EXIT_USAGE, config, shutdown, telemetry};
+
+use super::{EXIT_GAVE_UP, EXIT_REFUSED};
+use crate::app::{self, Outcome};
+use crate::config::Config;
+
+/// Reads the configuration and everything that can be checked of it without starting anything.
+fn load(conf: Option<&Path>) -> Result<Config, ConfigError> {
+    let config: Config = config::load(conf, std::env::vars())?;
+    config.policy()?;
+    config.timeout()?;
+    config.shutdown_grace()?;
+    config.search_paths()?;
+    Ok(config)
+}
+
+pub(super) fn check(conf: Option<&Path>) -> ExitCode {
+    match load(conf) {
+        Ok(config) => {
+            println!("the configuration is sound: {} workers", config.workers());
+            ExitCode::SUCCESS
+        }
+        Err(error) => usage(&error),
+    }
+}
+
+pub(super) fn serve(conf: Option<&Path>) -> ExitCode {
+    let config = match load(conf) {
+        Ok(config) => config,
+        Err(error) => return usage(&error),
+    };
+    if let Err(problem) = telemetry::init(&config.logging) {
+        return usage(&problem);
+    }
+    match run(&config) {
+        Ok(Outcome::Stopped) => ExitCode::SUCCESS,
+        Ok(Outcome::GaveUp { pressure }) => {
+            eprintln!(
+                "worker-agent: failure pressure {pressure:.2} is above its limit; see the log for why workers failed"
+            );
+            ExitCode::from(EXIT_GAVE_UP)
+        }
+        Err(error) => {
+            eprintln!("worker-agent: {error:#}");
+            ExitCode::from(EXIT_REFUSED)
+        }
+    }
+}
+
+fn usage(problem: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("worker-agent: {problem}");
+    ExitCode::from(EXIT_USAGE)
+}
+
+fn run(config: &Config) -> anyhow::Result<Outcome> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let bound = app::build(config).await?;
+        tracing::info!(
+            agent = bound.name,
+            http = %bound.http,
+            grpc = %bound.grpc,
+            metrics = %bound.metrics,
+            workers = config.workers(),
+            "worker-agent {}",
+            env!("CARGO_PKG_VERSION")
+        );
+        let stop = async {
+            match shutdown::signalled().await {
+                Ok(signal) => tracing::info!(signal, "told to stop"),
+                Err(error) => tracing::error!(%error, "signals cannot be heard, so the agent stops"),
+            }
+        };
+        Ok(bound.run(stop).await)
+    })
+}

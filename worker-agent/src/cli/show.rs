@@ -1,0 +1,207 @@
+//! How answers read: tables for people, JSON for programs. Pure.
+
+use std::fmt::Write as _;
+
+use graticule_proto::v1::{ListCacheReply, StatsReply};
+use serde_json::json;
+
+/// Lays rows out in columns, the first row being the heads.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+    };
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
+    let mut text = String::new();
+    for row in rows {
+        let line: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        text.push_str(line.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.iter().map(|&cell| cell.to_owned()).collect()
+}
+
+#[allow(clippy::cast_precision_loss, reason = "bytes to show, not to count")]
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+fn phase(stats: &StatsReply) -> String {
+    let name = stats
+        .state
+        .as_ref()
+        .map(|state| state.phase().as_str_name())
+        .unwrap_or_default();
+    name.trim_start_matches("AGENT_PHASE_").to_lowercase()
+}
+
+pub(super) fn stats(stats: &StatsReply) -> String {
+    let state = stats.state.clone().unwrap_or_default();
+    let mut text = format!(
+        "{} for {:.0} s: {} of {} workers live, {} busy, {} requests waiting\n\
+         failure pressure {:.2}, request pressure {:.2}, generation {}\n",
+        phase(stats),
+        stats.uptime_seconds,
+        state.live,
+        state.capacity,
+        state.busy,
+        state.waiting,
+        state.failure_pressure,
+        state.request_pressure,
+        state.generation
+    );
+    let mut counts = |what: &str, mut counts: Vec<(String, u64)>| {
+        counts.retain(|(_, count)| *count > 0);
+        counts.sort();
+        let list: Vec<String> = counts.iter().map(|(name, count)| format!("{name}: {count}")).collect();
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "{what} {}",
+            if list.is_empty() {
+                "none".to_owned()
+            } else {
+                list.join(", ")
+            }
+        );
+    };
+    counts(
+        "answers by status:",
+        stats
+            .answers
+            .iter()
+            .map(|(status, count)| (status.to_string(), *count))
+            .collect(),
+    );
+    counts(
+        "workers gone by reason:",
+        stats
+            .exits
+            .iter()
+            .map(|(reason, count)| (reason.clone(), *count))
+            .collect(),
+    );
+    let mut rows = vec![row([
+        "WORKER", "PID", "STATE", "START", "SERVED", "PRIVATE", "BUSY", "PROJECTS",
+    ])];
+    for worker in &stats.workers {
+        rows.push(vec![
+            worker.id.to_string(),
+            worker.pid.to_string(),
+            worker.state.clone(),
+            format!("{} {}", worker.start, worker.generation),
+            worker.served.to_string(),
+            megabytes(worker.private_bytes),
+            if worker.busy_seconds > 0.0 {
+                format!("{:.1} s", worker.busy_seconds)
+            } else {
+                "-".into()
+            },
+            worker.projects.join(" "),
+        ]);
+    }
+    text + &table(&rows)
+}
+
+pub(super) fn stats_json(stats: &StatsReply) -> String {
+    let state = stats.state.clone().unwrap_or_default();
+    let workers: Vec<_> = stats
+        .workers
+        .iter()
+        .map(|worker| {
+            json!({
+                "id": worker.id, "pid": worker.pid, "state": worker.state, "start": worker.start,
+                "generation": worker.generation, "served": worker.served, "private_bytes": worker.private_bytes,
+                "busy_seconds": worker.busy_seconds, "projects": worker.projects,
+            })
+        })
+        .collect();
+    let value = json!({
+        "phase": phase(stats), "capacity": state.capacity, "live": state.live, "busy": state.busy,
+        "waiting": state.waiting, "failure_pressure": state.failure_pressure,
+        "request_pressure": state.request_pressure, "generation": state.generation, "pins": state.pins,
+        "uptime_seconds": stats.uptime_seconds, "answers": stats.answers, "exits": stats.exits, "workers": workers,
+    });
+    format!("{value:#}\n")
+}
+
+pub(super) fn cache(cache: &ListCacheReply) -> String {
+    if cache.projects.is_empty() {
+        return "no project is loaded or pinned\n".into();
+    }
+    let mut rows = vec![row(["PROJECT", "PINNED", "WORKERS", "LOAD", "HITS", "NOTES"])];
+    for project in &cache.projects {
+        let mut notes = project.problem.clone();
+        if !project.bad_layers.is_empty() {
+            let _ = write!(notes, "bad layers: {}", project.bad_layers.join(", "));
+        }
+        rows.push(vec![
+            project.project.clone(),
+            if project.pinned { "yes" } else { "no" }.into(),
+            project.workers.to_string(),
+            format!("{:.0} ms", project.load_ms),
+            project.hits.to_string(),
+            notes,
+        ]);
+    }
+    table(&rows)
+}
+
+pub(super) fn cache_json(cache: &ListCacheReply) -> String {
+    let projects: Vec<_> = cache
+        .projects
+        .iter()
+        .map(|project| {
+            json!({
+                "project": project.project, "pinned": project.pinned, "workers": project.workers,
+                "version": project.version, "load_ms": project.load_ms, "hits": project.hits,
+                "bad_layers": project.bad_layers, "problem": project.problem,
+            })
+        })
+        .collect();
+    format!("{:#}\n", json!({ "projects": projects }))
+}
+
+#[cfg(test)]
+mod tests {
+    use graticule_proto::v1::{CachedProject, WorkerInfo};
+
+    use super::*;
+
+    #[test]
+    fn tables_line_up() {
+        let project = CachedProject {
+            project: "/world".into(),
+            pinned: true,
+            workers: 2,
+            ..CachedProject::default()
+        };
+        let text = cache(&ListCacheReply {
+            projects: vec![project],
+        });
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0].find("PINNED"), lines[1].find("yes"));
+    }
+
+    #[test]
+    fn json_is_json() {
+        let reply = StatsReply {
+            workers: vec![WorkerInfo::default()],
+            ..StatsReply::default()
+        };
+        let value: serde_json::Value = serde_json::from_str(&stats_json(&reply)).unwrap();
+        assert_eq!(value["workers"].as_array().unwrap().len(), 1);
+        assert!(stats(&reply).starts_with("unspecified for 0 s"));
+    }
+}

@@ -1,0 +1,275 @@
+//! The agent's configuration tree. Where QJazz has the same thing, it has the same name.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use graticule_daemon::config::ConfigError;
+use graticule_daemon::telemetry::Logging;
+use serde::{Deserialize, Serialize};
+
+use crate::core::locate::SearchPaths;
+use crate::core::pool::Policy;
+
+/// Everything an operator can decide.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Log output.
+    pub logging: Logging,
+    /// What the agent listens on and how it treats requests.
+    pub server: Server,
+    /// The pool of QGIS processes.
+    pub worker: Worker,
+    /// The control plane and how this agent is reached.
+    pub fleet: Fleet,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// The HTTP data port, for Envoy.
+    pub http_listen: SocketAddr,
+    /// The gRPC port: `QgisServer`, `QgisAdmin`, health, reflection.
+    pub grpc_listen: SocketAddr,
+    /// `/metrics`, `/healthz` and `/readyz`.
+    pub metrics_listen: SocketAddr,
+    /// A request must have answered after so many seconds, waiting included.
+    pub timeout: f64,
+    /// The largest request body, in bytes.
+    pub max_body_size: usize,
+    /// After SIGTERM, requests that run have so many seconds to finish.
+    pub shutdown_grace_period: f64,
+    /// After SIGTERM, so many seconds are given to Envoy to hear of it before the ports close. Only with a control plane.
+    pub drain_delay: f64,
+}
+
+/// `[worker]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Worker {
+    /// Names the agent in the fleet, in logs and in the header `x-graticule-agent`; made of host name and HTTP port when empty.
+    pub name: String,
+    /// How many QGIS processes; one for each processor when 0.
+    pub num_processes: usize,
+    /// How many requests may wait for one.
+    pub max_waiting_requests: usize,
+    /// A start may take so many seconds.
+    pub process_start_timeout: f64,
+    /// A cancelled request has so many seconds to stop before its worker is killed.
+    pub cancel_timeout: f64,
+    /// The agent exits when failed workers within the window, over configured ones, are more than this.
+    pub max_failure_pressure: f64,
+    /// A failure counts for so many seconds.
+    pub failure_window: f64,
+    /// How workers are started.
+    pub start_method: StartMethod,
+    /// The Python that has QGIS's bindings: the distribution's.
+    pub python: PathBuf,
+    /// Pins are kept here; `graticule-<http port>` in the user's state directory when empty.
+    pub state_dir: PathBuf,
+    /// Temporary files of the agent and its workers; a fresh directory that is removed at the end when empty.
+    pub runtime_dir: PathBuf,
+    /// What QGIS is told.
+    pub qgis: Qgis,
+}
+
+/// How workers are started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartMethod {
+    /// Forked from a zygote: milliseconds, and shared memory.
+    Fork,
+    /// Each a process of its own: half a second, and about 200 MB each.
+    Spawn,
+}
+
+/// `[worker.qgis]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Qgis {
+    /// How many projects a worker keeps loaded besides pinned ones.
+    pub max_projects: usize,
+    /// Serve a project's good layers when others are bad.
+    pub ignore_bad_layers: bool,
+    /// Open layers read-only; loads large projects about four times faster. Turn it off for WFS transactions.
+    pub force_readonly_layers: bool,
+    /// Believe the extents and types that the project file states.
+    pub trust_layer_metadata: bool,
+    /// Leave print layouts out; `GetPrint` then fails.
+    pub disable_getprint: bool,
+    /// Where projects are.
+    pub projects: Projects,
+}
+
+/// `[worker.qgis.projects]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Projects {
+    /// Public location → directory, such as `"/" = "/srv/projects"`.
+    pub search_paths: BTreeMap<String, String>,
+}
+
+/// `[fleet]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fleet {
+    /// The control plane's fleet port, such as `http://control-plane:18001`; the agent stands alone when empty.
+    pub control_plane: String,
+    /// Groups agents that share configuration and a route.
+    pub pool: String,
+    /// `host:port` where Envoy reaches the HTTP data port, an IP address; `server.http_listen` when empty.
+    pub advertise_http: String,
+    /// `host:port` of the gRPC port; `server.grpc_listen` when empty.
+    pub advertise_grpc: String,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            http_listen: SocketAddr::from(([127, 0, 0, 1], 23457)),
+            grpc_listen: SocketAddr::from(([127, 0, 0, 1], 23456)),
+            metrics_listen: SocketAddr::from(([127, 0, 0, 1], 23458)),
+            timeout: 20.0,
+            max_body_size: 10 * 1024 * 1024,
+            shutdown_grace_period: 10.0,
+            drain_delay: 0.5,
+        }
+    }
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            num_processes: 0,
+            max_waiting_requests: 50,
+            process_start_timeout: 30.0,
+            cancel_timeout: 3.0,
+            max_failure_pressure: 5.0,
+            failure_window: 60.0,
+            start_method: StartMethod::Fork,
+            python: "/usr/bin/python3".into(),
+            state_dir: PathBuf::new(),
+            runtime_dir: PathBuf::new(),
+            qgis: Qgis::default(),
+        }
+    }
+}
+
+impl Default for Qgis {
+    fn default() -> Self {
+        Self {
+            max_projects: 50,
+            ignore_bad_layers: true,
+            force_readonly_layers: true,
+            trust_layer_metadata: true,
+            disable_getprint: false,
+            projects: Projects::default(),
+        }
+    }
+}
+
+impl Default for Fleet {
+    fn default() -> Self {
+        Self {
+            control_plane: String::new(),
+            pool: "default".into(),
+            advertise_http: String::new(),
+            advertise_grpc: String::new(),
+        }
+    }
+}
+
+fn wrong(key: &str, problem: impl Into<String>) -> ConfigError {
+    ConfigError::Invalid {
+        origin: "configuration".into(),
+        key: key.into(),
+        problem: problem.into(),
+    }
+}
+
+/// Seconds that make sense as a bound: more than nothing, at most a day.
+fn seconds(key: &str, value: f64) -> Result<Duration, ConfigError> {
+    const DAY: f64 = 86_400.0;
+    if value > 0.0 && value <= DAY {
+        Ok(Duration::from_secs_f64(value))
+    } else {
+        Err(wrong(
+            key,
+            format!("expected more than 0 and at most {DAY} seconds, found {value}"),
+        ))
+    }
+}
+
+impl Config {
+    /// The number of workers after defaults.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        match self.worker.num_processes {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            configured => configured,
+        }
+    }
+
+    /// What the pool is to keep to.
+    ///
+    /// # Errors
+    /// The first value that is out of its range.
+    pub fn policy(&self) -> Result<Policy, ConfigError> {
+        let worker = &self.worker;
+        if worker.num_processes > 1024 {
+            return Err(wrong("worker.num_processes", "expected at most 1024"));
+        }
+        if !worker.max_failure_pressure.is_finite() || worker.max_failure_pressure <= 0.0 {
+            return Err(wrong("worker.max_failure_pressure", "expected a number above 0"));
+        }
+        if worker.qgis.max_projects == 0 {
+            return Err(wrong("worker.qgis.max_projects", "expected at least 1"));
+        }
+        Ok(Policy {
+            workers: self.workers(),
+            max_waiting: worker.max_waiting_requests,
+            start_timeout: seconds("worker.process_start_timeout", worker.process_start_timeout)?,
+            grace: seconds("worker.cancel_timeout", worker.cancel_timeout)?,
+            failure_window: seconds("worker.failure_window", worker.failure_window)?,
+            max_failure_pressure: worker.max_failure_pressure,
+            fork: worker.start_method == StartMethod::Fork,
+            max_projects: worker.qgis.max_projects,
+        })
+    }
+
+    /// The request deadline.
+    ///
+    /// # Errors
+    /// When it is out of its range.
+    pub fn timeout(&self) -> Result<Duration, ConfigError> {
+        seconds("server.timeout", self.server.timeout)
+    }
+
+    /// How long requests may run on after SIGTERM.
+    ///
+    /// # Errors
+    /// When it is out of its range.
+    pub fn shutdown_grace(&self) -> Result<Duration, ConfigError> {
+        seconds("server.shutdown_grace_period", self.server.shutdown_grace_period)
+    }
+
+    /// The search paths.
+    ///
+    /// # Errors
+    /// When there is none, or one cannot be used.
+    pub fn search_paths(&self) -> Result<SearchPaths, ConfigError> {
+        const KEY: &str = "worker.qgis.projects.search_paths";
+        let paths = &self.worker.qgis.projects.search_paths;
+        if paths.is_empty() {
+            return Err(wrong(
+                KEY,
+                "none is set, so no project can be found; set one, such as {\"/\": \"/srv/projects\"}",
+            ));
+        }
+        SearchPaths::new(paths.iter()).map_err(|error| wrong(KEY, error.to_string()))
+    }
+}

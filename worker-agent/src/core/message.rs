@@ -1,0 +1,235 @@
+//! The JSON payloads of the worker protocol (`docs/worker-protocol.md`), as types.
+
+use serde::{Deserialize, Serialize};
+
+/// A project as the worker is told of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectRef {
+    /// What QGIS can open: a file's path.
+    pub uri: String,
+    /// What the storage holds now.
+    pub version: String,
+}
+
+/// A project as a worker holds it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoadedProject {
+    /// What QGIS opened.
+    pub uri: String,
+    /// The version that was read.
+    pub version: String,
+    /// How long the load took, in milliseconds.
+    pub load_ms: f64,
+    /// How many layers it has.
+    #[serde(default)]
+    pub layers: u32,
+    /// The names of those that could not be opened.
+    #[serde(default)]
+    pub bad_layers: Vec<String>,
+}
+
+/// What the agent sends in head frames.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "op", rename_all = "lowercase")]
+pub enum ToWorker<'a> {
+    /// Render.
+    Request {
+        /// Named in the answer.
+        id: &'a str,
+        /// The HTTP method, in capitals.
+        method: &'a str,
+        /// The public URL with its query.
+        url: &'a str,
+        /// Request headers for QGIS and its plugins.
+        headers: &'a [(String, String)],
+        /// What to render from.
+        project: &'a ProjectRef,
+        /// Projects to drop first.
+        evict: &'a [String],
+        /// Whether a body follows.
+        body: bool,
+    },
+    /// Load a project and keep it.
+    Load {
+        /// Named in the answer.
+        id: &'a str,
+        /// What to load.
+        project: &'a ProjectRef,
+    },
+    /// Stop the request, where QGIS can.
+    Cancel {
+        /// The request's id.
+        id: &'a str,
+    },
+    /// Fork a worker (zygote only).
+    Fork {
+        /// The new worker's number.
+        worker: u64,
+        /// Its private directory for temporary files.
+        tmpdir: &'a str,
+    },
+    /// Leave with exit code 0.
+    Quit {},
+}
+
+/// What a worker or zygote says in head frames.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum FromWorker {
+    /// It has QGIS and can be used.
+    Ready {
+        /// QGIS's version.
+        qgis: String,
+        /// What it holds.
+        #[serde(default)]
+        projects: Vec<LoadedProject>,
+        /// Zygote only: projects that could not be loaded.
+        #[serde(default)]
+        failed: Vec<FailedProject>,
+        /// Zygote only: sound projects that a fork may not inherit.
+        #[serde(default)]
+        not_preloaded: Vec<NotPreloaded>,
+    },
+    /// The head of an answer.
+    Response {
+        /// The HTTP status.
+        status: u16,
+        /// In the order QGIS set them.
+        headers: Vec<(String, String)>,
+    },
+    /// Zygote only: a worker was forked.
+    Forked {
+        /// The number from the order.
+        worker: u64,
+        /// Its process id.
+        pid: i32,
+    },
+    /// Zygote only: forking would not be safe.
+    Refused {
+        /// The number from the order.
+        worker: u64,
+        /// Which rule was broken.
+        reason: String,
+    },
+}
+
+/// A project that the zygote could not load.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct FailedProject {
+    /// What it tried to open.
+    pub uri: String,
+    /// What QGIS said.
+    pub message: String,
+}
+
+/// A sound project that a fork may not inherit.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct NotPreloaded {
+    /// What it opened.
+    pub uri: String,
+    /// Which rule was broken.
+    pub reason: String,
+}
+
+/// The end of an answer.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+pub struct End {
+    /// After a request that was answered.
+    #[serde(default)]
+    pub report: Option<Report>,
+    /// Instead of an answer.
+    #[serde(default)]
+    pub error: Option<WorkerError>,
+    /// After `load`.
+    #[serde(default)]
+    pub result: Option<serde_json::Value>,
+}
+
+/// What a request cost.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Report {
+    /// There when the request made the worker load the project.
+    #[serde(default)]
+    pub loaded: Option<LoadedProject>,
+    /// Processor time, in milliseconds.
+    pub cpu_ms: f64,
+    /// From the request's head to its end, in milliseconds.
+    pub wall_ms: f64,
+    /// The body's size.
+    pub bytes: u64,
+    /// The process's peak resident size since its start, in KiB.
+    pub peak_kb: u64,
+    /// Its private dirty memory now, in KiB.
+    pub private_kb: u64,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct WorkerError {
+    /// One of the kinds of the protocol.
+    pub kind: ErrorKind,
+    /// In words.
+    pub message: String,
+}
+
+/// The kinds of errors a worker reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// The file is not there.
+    ProjectMissing,
+    /// QGIS could not read it, or it has bad layers and those are not ignored.
+    ProjectBroken,
+    /// A `cancel` stopped it.
+    Cancelled,
+    /// A fault in the worker's own code.
+    Internal,
+}
+
+/// How zygotes and workers handle projects; `GRATICULE_SETTINGS` in their environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Settings {
+    /// Serve a project's good layers when others are bad.
+    pub ignore_bad_layers: bool,
+    /// Open layers read-only.
+    pub force_readonly_layers: bool,
+    /// Believe the extents and types that the project file states.
+    pub trust_layer_metadata: bool,
+    /// Leave print layouts out.
+    pub disable_getprint: bool,
+    /// Let the zygote render one throwaway map.
+    pub warm_up: bool,
+    /// Zygote only: what to load before the first fork.
+    pub preload: Vec<ProjectRef>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_the_documented_shape() {
+        let project = ProjectRef {
+            uri: "/w.qgs".into(),
+            version: "1".into(),
+        };
+        let request = ToWorker::Request {
+            id: "r-1",
+            method: "GET",
+            url: "http://h/",
+            headers: &[("Accept".into(), "a".into())],
+            project: &project,
+            evict: &[],
+            body: false,
+        };
+        assert_eq!(
+            serde_json::to_string(&request).unwrap(),
+            r#"{"op":"request","id":"r-1","method":"GET","url":"http://h/","headers":[["Accept","a"]],"project":{"uri":"/w.qgs","version":"1"},"evict":[],"body":false}"#
+        );
+        assert_eq!(serde_json::to_string(&ToWorker::Quit {}).unwrap(), r#"{"op":"quit"}"#);
+        let ready = r#"{"event":"ready","pid":1,"qgis":"3.40.6","start":"fork","projects":[]}"#;
+        assert!(matches!(serde_json::from_str(ready).unwrap(), FromWorker::Ready { .. }));
+        let end: End = serde_json::from_str(r#"{"id":"r","error":{"kind":"project_broken","message":"m"}}"#).unwrap();
+        assert_eq!(end.error.unwrap().kind, ErrorKind::ProjectBroken);
+    }
+}

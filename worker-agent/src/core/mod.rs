@@ -1,0 +1,9 @@
+//! Types and decisions: everything here is synchronous, takes time as an argument and opens nothing.
+
+pub mod frame;
+pub mod index;
+pub mod locate;
+pub mod message;
+pub mod ogc;
+pub mod pool;
+pub mod pressure;

@@ -1,0 +1,72 @@
+//! How a process ended, and what that means.
+
+use std::fmt;
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// It never came to be.
+    NotStarted,
+}
+
+/// What a worker's end means. `docs/lifecycle.md` explains each in the operator's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitReason {
+    /// A signal that the agent did not send.
+    Crash {
+        /// Its number.
+        signal: i32,
+    },
+    /// It left by itself and should not have.
+    Exit {
+        /// Its exit code.
+        code: i32,
+    },
+    /// It was not ready in time, or ended before it was.
+    Start,
+    /// Killed after the grace that follows a passed deadline.
+    Deadline,
+    /// Killed after the grace that follows a client's leaving.
+    Abandoned,
+    /// Told to go: a newer generation, fewer workers, or shutdown.
+    Retired,
+}
+
+impl ExitReason {
+    /// Every name, for metrics and docs.
+    pub const NAMES: [&str; 6] = ["crash", "exit", "start", "deadline", "abandoned", "retired"];
+
+    /// The reason's name in metrics, logs and docs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Crash { .. } => Self::NAMES[0],
+            Self::Exit { .. } => Self::NAMES[1],
+            Self::Start => Self::NAMES[2],
+            Self::Deadline => Self::NAMES[3],
+            Self::Abandoned => Self::NAMES[4],
+            Self::Retired => Self::NAMES[5],
+        }
+    }
+
+    /// Whether it counts in the failure pressure. A client's leaving does not: it would let any impatient browser
+    /// take the agent down.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        !matches!(self, Self::Abandoned | Self::Retired)
+    }
+}
+
+impl fmt::Display for ExitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Crash { signal } => write!(f, "crash (signal {signal})"),
+            Self::Exit { code } => write!(f, "exit (code {code})"),
+            other => f.write_str(other.name()),
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The pool's policy as a state machine: it takes events and the time, and returns actions for a shell to carry out.
+//!
+//! Theory of operation. Every worker is in one of five states: starting, idle, busy, cancelling, leaving. A request
+//! that arrives is given to an idle worker, waits in a bounded queue, or is refused. What a worker's end means is
+//! decided here as well: a worker that was told to go went for that reason, any other end is a failure and counts in
+//! the failure pressure. After each event the machine does, in this order, what has become due: expire deadlines, kill
+//! what outlived its grace, move one worker to a newer generation, start what is missing, hand out what waits.
+//!
+//! It knows no process ids, sockets or clocks, and nothing of OGC requests but the project they want.
+
+mod exit;
+mod machine;
+mod worker;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+pub use exit::{ExitReason, ExitStatus};
+pub use machine::Pool;
+pub use worker::{Start, WorkerState};
+
+/// Numbers workers in the order of their start, from 1; never used twice.
+pub type WorkerId = u64;
+
+/// Numbers requests that want a worker; never used twice.
+pub type Ticket = u64;
+
+/// Numbers what workers are made from, from 1: QGIS and the pinned projects at their versions, held by one zygote.
+pub type Generation = u64;
+
+/// What an operator decided.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// How many workers there should be; at least 1.
+    pub workers: usize,
+    /// How many requests may wait for one.
+    pub max_waiting: usize,
+    /// How long a start may take until the worker is ready.
+    pub start_timeout: Duration,
+    /// How long a cancelled request may take to stop.
+    pub grace: Duration,
+    /// How long a failure counts.
+    pub failure_window: Duration,
+    /// The failure pressure above which the agent gives up.
+    pub max_failure_pressure: f64,
+    /// Whether workers are forked from a zygote.
+    pub fork: bool,
+    /// How many projects a worker keeps that it did not inherit; at least 1.
+    pub max_projects: usize,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A request wants a worker.
+    Arrived {
+        /// Its number.
+        ticket: Ticket,
+        /// What it renders from: the project's uri.
+        project: String,
+        /// When it must have answered.
+        deadline: Instant,
+    },
+    /// Its client has gone.
+    Left {
+        /// The request.
+        ticket: Ticket,
+    },
+    /// A worker has answered and can take the next request.
+    Finished {
+        /// The worker.
+        worker: WorkerId,
+        /// The project that it loaded for the request, if it did.
+        loaded: Option<String>,
+    },
+    /// A worker's channel is of no further use.
+    Broken {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// A worker has started.
+    Ready {
+        /// The worker.
+        worker: WorkerId,
+        /// The projects it inherited or loaded before; they are never evicted.
+        pinned: Vec<String>,
+    },
+    /// A worker could not be started from the zygote, which said why; it is to be spawned.
+    ForkRefused {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// A worker's process has ended, or never came to be.
+    Exited {
+        /// The worker.
+        worker: WorkerId,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// What the zygote should hold has changed.
+    PreloadChanged,
+    /// A zygote can be forked from.
+    ZygoteReady {
+        /// Which.
+        generation: Generation,
+    },
+    /// A zygote has ended, before or after it was ready.
+    ZygoteExited {
+        /// Which.
+        generation: Generation,
+    },
+    /// There should be this many workers from now on.
+    Resize {
+        /// At least 1.
+        workers: usize,
+    },
+    /// All workers should leave when they have finished; nothing new is started.
+    Close,
+    /// Time has passed.
+    Tick,
+}
+
+/// What the shell is to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Start a zygote with what it should hold now.
+    StartZygote {
+        /// Its number.
+        generation: Generation,
+    },
+    /// Tell a zygote to leave.
+    StopZygote {
+        /// Which.
+        generation: Generation,
+    },
+    /// Start a worker.
+    StartWorker {
+        /// Its number.
+        worker: WorkerId,
+        /// How.
+        start: Start,
+    },
+    /// Give a request to an idle worker.
+    Assign {
+        /// The request.
+        ticket: Ticket,
+        /// The worker.
+        worker: WorkerId,
+        /// Projects that it should drop first.
+        evict: Vec<String>,
+    },
+    /// Answer a waiting request that it will get no worker.
+    Refuse {
+        /// The request.
+        ticket: Ticket,
+        /// Why.
+        why: Refused,
+    },
+    /// Ask a worker to stop its request; with `expired`, tell the client that the deadline has passed.
+    Cancel {
+        /// The worker.
+        worker: WorkerId,
+        /// Whether the deadline is the cause, and not the client's leaving.
+        expired: bool,
+    },
+    /// Ask an idle worker to leave.
+    Quit {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// End a worker with SIGKILL.
+    Kill {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// Say that a worker has gone, and why.
+    Gone {
+        /// The worker.
+        worker: WorkerId,
+        /// What its end means.
+        reason: ExitReason,
+    },
+    /// Failure pressure has gone above its limit: say so to everybody, finish what runs, and exit.
+    GiveUp {
+        /// The pressure.
+        pressure: f64,
+    },
+}
+
+/// Why a request gets no worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// As many are waiting as may.
+    QueueFull,
+    /// Its deadline passed while it waited.
+    Deadline,
+    /// The agent has given up or is closing.
+    Closing,
+}
+
+/// The pool as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct View {
+    /// Every worker, in the order of their start.
+    pub workers: Vec<WorkerView>,
+    /// Workers configured.
+    pub capacity: usize,
+    /// Workers that can take or are serving a request.
+    pub live: usize,
+    /// Workers that serve a request or are being cancelled.
+    pub busy: usize,
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Failed workers within the window over configured workers.
+    pub failure_pressure: f64,
+    /// How new workers are started; `None` while the first zygote is on its way.
+    pub start: Option<Start>,
+    /// Whether requests should be sent here: all workers have been up once, and starts do not keep failing.
+    pub ready: bool,
+    /// Whether every worker was started as new ones are and no newer generation is being made.
+    pub settled: bool,
+}
+
+/// One worker as an operator sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerView {
+    /// Its number.
+    pub id: WorkerId,
+    /// The state's name.
+    pub state: &'static str,
+    /// How it was started.
+    pub start: Start,
+    /// Requests it has served.
+    pub served: u64,
+    /// How long it has been in its request; zero when it has none.
+    pub busy_for: Duration,
+    /// The uris of the projects it holds.
+    pub projects: Vec<String>,
+}

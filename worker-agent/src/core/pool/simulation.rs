@@ -1,0 +1,231 @@
+//! A seeded model of a hostile world: workers that crash, hang and start slowly, clients that leave, pins that change.
+//! After every step the pool's invariants are checked, and at the end every request has had exactly one answer.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::tests::policy;
+use super::*;
+
+const SEEDS: u64 = 1000;
+const STEPS: usize = 300;
+
+/// Xorshift: the same numbers for the same seed on every machine.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+#[derive(Default)]
+struct World {
+    starting: BTreeSet<WorkerId>,
+    serving: BTreeMap<WorkerId, Ticket>,
+    alive: BTreeSet<WorkerId>,
+    loading: BTreeSet<Generation>,
+    zygotes: BTreeSet<Generation>,
+    open: BTreeSet<Ticket>,
+    projects: BTreeMap<Ticket, String>,
+    ending: VecDeque<(WorkerId, ExitStatus)>,
+    gone: BTreeSet<WorkerId>,
+    gave_up: bool,
+}
+
+impl World {
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::StartZygote { generation } => assert!(self.loading.insert(generation)),
+                Action::StopZygote { generation } => {
+                    assert!(self.zygotes.remove(&generation) || self.loading.remove(&generation));
+                }
+                Action::StartWorker { worker, start } => {
+                    if let Start::Fork(generation) = start {
+                        assert!(self.zygotes.contains(&generation), "forked from a zygote that lives");
+                    }
+                    assert!(
+                        self.starting.insert(worker) && self.alive.insert(worker),
+                        "started twice"
+                    );
+                }
+                Action::Assign { ticket, worker, .. } => {
+                    assert!(self.alive.contains(&worker) && !self.starting.contains(&worker));
+                    assert!(self.open.contains(&ticket), "an open request");
+                    assert_eq!(self.serving.insert(worker, ticket), None, "double-booked");
+                }
+                Action::Refuse { ticket, .. } => assert!(self.open.remove(&ticket), "answered twice"),
+                Action::Cancel { worker, expired } => {
+                    let ticket = self.serving[&worker];
+                    if expired {
+                        assert!(self.open.remove(&ticket), "answered twice");
+                    }
+                }
+                Action::Quit { worker } => {
+                    assert!(
+                        !self.serving.contains_key(&worker),
+                        "only idle workers are told to quit"
+                    );
+                    self.ending.push_back((worker, ExitStatus::Code(0)));
+                }
+                Action::Kill { worker } => self.ending.push_back((worker, ExitStatus::Signal(9))),
+                Action::Gone { worker, .. } => assert!(self.gone.insert(worker), "gone twice"),
+                Action::GiveUp { pressure } => {
+                    assert!(pressure > 0.0 && !self.gave_up);
+                    self.gave_up = true;
+                }
+            }
+        }
+    }
+
+    /// The worker's process ends; what it served is answered with a failure.
+    fn end(&mut self, worker: WorkerId) -> bool {
+        self.starting.remove(&worker);
+        if let Some(ticket) = self.serving.remove(&worker) {
+            self.open.remove(&ticket);
+        }
+        self.alive.remove(&worker)
+    }
+}
+
+fn pick<T: Copy>(dice: &mut Dice, from: impl ExactSizeIterator<Item = T>) -> Option<T> {
+    let count = from.len() as u64;
+    if count == 0 {
+        None
+    } else {
+        from.into_iter().nth(usize::try_from(dice.roll(count)).unwrap())
+    }
+}
+
+fn run(seed: u64) {
+    let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut pool = Pool::new(Policy {
+        workers: 1 + usize::try_from(dice.roll(4)).unwrap(),
+        max_waiting: usize::try_from(dice.roll(6)).unwrap(),
+        fork: dice.roll(5) > 0,
+        max_failure_pressure: if dice.roll(3) == 0 { 3.0 } else { 1000.0 },
+        ..policy()
+    });
+    let mut now = Instant::now();
+    let mut world = World::default();
+    let mut ticket = 0;
+    for step in 0..STEPS {
+        now += Duration::from_millis(dice.roll(400));
+        let event = match dice.roll(12) {
+            0..=3 => {
+                ticket += 1;
+                world.open.insert(ticket);
+                let project = format!("/{}", dice.roll(5));
+                world.projects.insert(ticket, project.clone());
+                Event::Arrived {
+                    ticket,
+                    project,
+                    deadline: now + Duration::from_millis(500 + dice.roll(5000)),
+                }
+            }
+            4..=5 => match pick(&mut dice, world.serving.keys().copied()) {
+                Some(worker) => {
+                    let answered = world.serving.remove(&worker).expect("it serves");
+                    world.open.remove(&answered);
+                    Event::Finished {
+                        worker,
+                        loaded: Some(world.projects[&answered].clone()),
+                    }
+                }
+                None => Event::Tick,
+            },
+            6 => match pick(&mut dice, world.open.iter().copied()) {
+                Some(left) => {
+                    world.open.remove(&left);
+                    Event::Left { ticket: left }
+                }
+                None => Event::Tick,
+            },
+            7 => match pick(&mut dice, world.alive.iter().copied()) {
+                Some(worker) if dice.roll(2) == 0 => {
+                    world.end(worker);
+                    Event::Exited {
+                        worker,
+                        status: ExitStatus::Signal(11),
+                    }
+                }
+                Some(worker) => Event::Broken { worker },
+                None => Event::Tick,
+            },
+            8 => match pick(&mut dice, world.starting.iter().copied()) {
+                Some(worker) => {
+                    world.starting.remove(&worker);
+                    Event::Ready { worker, pinned: vec![] }
+                }
+                None => Event::Tick,
+            },
+            9 => match pick(&mut dice, world.loading.iter().copied()) {
+                Some(generation) if dice.roll(4) > 0 => {
+                    world.loading.remove(&generation);
+                    world.zygotes.insert(generation);
+                    Event::ZygoteReady { generation }
+                }
+                Some(generation) => {
+                    world.loading.remove(&generation);
+                    Event::ZygoteExited { generation }
+                }
+                None => Event::PreloadChanged,
+            },
+            10 => match world.ending.pop_front() {
+                Some((worker, status)) if world.end(worker) => Event::Exited { worker, status },
+                _ => Event::Tick,
+            },
+            _ if dice.roll(6) == 0 => Event::Resize {
+                workers: 1 + usize::try_from(dice.roll(4)).unwrap(),
+            },
+            _ => Event::Tick,
+        };
+        let actions = pool.handle(now, event.clone());
+        world.carry_out(actions);
+        pool.check_invariants();
+        let view = pool.view(now);
+        assert!(
+            view.failure_pressure >= 0.0 && view.live <= view.workers.len(),
+            "seed {seed} step {step} {event:?}"
+        );
+    }
+    settle(&mut pool, &mut world, now);
+}
+
+/// Closes the pool and lets everything run out: no request stays open, no worker and no zygote stays behind.
+fn settle(pool: &mut Pool, world: &mut World, mut now: Instant) {
+    world.carry_out(pool.handle(now, Event::Close));
+    for _ in 0..200 {
+        now += Duration::from_millis(200);
+        let event = if let Some((worker, status)) = world.ending.pop_front() {
+            if world.end(worker) {
+                Event::Exited { worker, status }
+            } else {
+                Event::Tick
+            }
+        } else if let Some((&worker, &ticket)) = world.serving.iter().next() {
+            world.serving.remove(&worker);
+            world.open.remove(&ticket);
+            Event::Finished { worker, loaded: None }
+        } else {
+            Event::Tick
+        };
+        world.carry_out(pool.handle(now, event));
+        pool.check_invariants();
+    }
+    assert!(world.open.is_empty(), "no request is lost: {:?}", world.open);
+    assert!(world.alive.is_empty(), "no worker is leaked: {:?}", world.alive);
+    assert!(world.zygotes.is_empty() && pool.is_empty(), "no zygote is leaked");
+}
+
+#[test]
+fn nothing_is_lost_whatever_happens() {
+    for seed in 1..=SEEDS {
+        let outcome = std::panic::catch_unwind(|| run(seed));
+        assert!(outcome.is_ok(), "seed {seed} failed: run it alone with run({seed})");
+    }
+}

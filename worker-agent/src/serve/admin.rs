@@ -1,0 +1,249 @@
+//! `QgisAdmin`: what operators ask of this agent. Pins are changed here, one at a time: the file on disk and the pool
+//! always follow the same order.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use graticule_proto::v1::qgis_admin_server::QgisAdmin;
+use graticule_proto::v1::{
+    CachedProject, ListCacheReply, ListCacheRequest, PinProjectReply, PinProjectRequest, StatsReply, StatsRequest,
+    UnpinProjectReply, UnpinProjectRequest, WorkerInfo,
+};
+use tokio::sync::{Mutex, watch};
+use tonic::{Request, Response, Status};
+
+use super::metrics::Metrics;
+use crate::adapters::pins::{Pins, PinsError};
+use crate::adapters::storage::{Storage, StorageError};
+use crate::adapters::supervisor::Supervisor;
+use crate::core::locate::ProjectName;
+use crate::core::message::ProjectRef;
+use graticule_proto::v1::AgentState;
+
+/// The service; clones share it.
+#[derive(Clone)]
+pub struct Admin {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    supervisor: Supervisor,
+    storage: Storage,
+    metrics: Arc<Metrics>,
+    state: watch::Receiver<AgentState>,
+    started: Instant,
+    pins: Mutex<Pins>,
+    names: watch::Sender<Vec<String>>,
+}
+
+impl Admin {
+    /// Loads the pins that were kept into the pool. A pinned project that is not there stays pinned, and is said to be
+    /// missing.
+    pub async fn restore(
+        pins: Pins,
+        supervisor: Supervisor,
+        storage: Storage,
+        metrics: Arc<Metrics>,
+        state: watch::Receiver<AgentState>,
+        names: watch::Sender<Vec<String>>,
+    ) -> Self {
+        let mut found = Vec::new();
+        for pin in pins.iter() {
+            match find(&storage, pin).await {
+                Ok((_, project)) => found.push(project),
+                Err(status) => tracing::error!(
+                    project = pin,
+                    problem = status.message(),
+                    "a pinned project is not there"
+                ),
+            }
+        }
+        names.send_replace(pins.iter().map(str::to_owned).collect());
+        if !found.is_empty() {
+            tracing::info!(projects = found.len(), "restoring pinned projects");
+            supervisor.set_pinned(found);
+        }
+        let started = Instant::now();
+        Self {
+            inner: Arc::new(Inner {
+                supervisor,
+                storage,
+                metrics,
+                state,
+                started,
+                pins: Mutex::new(pins),
+                names,
+            }),
+        }
+    }
+}
+
+async fn find(storage: &Storage, name: &str) -> Result<(ProjectName, ProjectRef), Status> {
+    let name = ProjectName::parse(name).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    match storage.find(&name).await {
+        Ok(project) => Ok((name, project)),
+        Err(error @ StorageError::Outside(_)) => Err(Status::permission_denied(error.to_string())),
+        Err(error @ StorageError::Missing { .. }) => Err(Status::not_found(error.to_string())),
+        Err(error @ StorageError::Unavailable { .. }) => Err(Status::unavailable(error.to_string())),
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "as map_err wants it")]
+fn disk(error: PinsError) -> Status {
+    Status::failed_precondition(error.to_string())
+}
+
+#[tonic::async_trait]
+impl QgisAdmin for Admin {
+    async fn stats(&self, _: Request<StatsRequest>) -> Result<Response<StatsReply>, Status> {
+        let inner = &self.inner;
+        let status = inner.supervisor.status();
+        let names: std::collections::HashMap<String, String> = inner
+            .supervisor
+            .cached()
+            .await
+            .into_iter()
+            .map(|cached| {
+                (
+                    cached.uri.clone(),
+                    if cached.record.name.is_empty() {
+                        cached.uri
+                    } else {
+                        cached.record.name
+                    },
+                )
+            })
+            .collect();
+        let workers = status.view.workers.iter().map(|worker| WorkerInfo {
+            id: worker.id,
+            pid: status
+                .pids
+                .get(&worker.id)
+                .and_then(|&pid| u32::try_from(pid).ok())
+                .unwrap_or_default(),
+            state: worker.state.to_owned(),
+            start: worker.start.name().to_owned(),
+            generation: worker.start.generation(),
+            served: worker.served,
+            private_bytes: status.private_bytes.get(&worker.id).copied().unwrap_or_default(),
+            projects: worker
+                .projects
+                .iter()
+                .map(|uri| names.get(uri).unwrap_or(uri).clone())
+                .collect(),
+            busy_seconds: worker.busy_for.as_secs_f64(),
+        });
+        Ok(Response::new(StatsReply {
+            state: Some(inner.state.borrow().clone()),
+            workers: workers.collect(),
+            answers: inner.metrics.answers(),
+            exits: inner.metrics.exits(),
+            uptime_seconds: inner.started.elapsed().as_secs_f64(),
+        }))
+    }
+
+    async fn pin_project(&self, request: Request<PinProjectRequest>) -> Result<Response<PinProjectReply>, Status> {
+        let inner = &self.inner;
+        let (name, project) = find(&inner.storage, &request.into_inner().project).await?;
+        let mut pins = inner.pins.lock().await;
+        if pins.contains(name.key()) {
+            let cached = inner.supervisor.cached().await;
+            let load_ms = cached
+                .iter()
+                .find(|cached| cached.uri == project.uri)
+                .map_or(0.0, |cached| cached.record.load_ms);
+            return Ok(Response::new(PinProjectReply {
+                project: name.key().into(),
+                load_ms,
+                already: true,
+            }));
+        }
+        pins.add(name.key()).map_err(disk)?;
+        match inner.supervisor.pin(project).await {
+            Ok(load_ms) => {
+                inner.names.send_replace(pins.iter().map(str::to_owned).collect());
+                tracing::info!(project = name.key(), load_ms, "pinned");
+                Ok(Response::new(PinProjectReply {
+                    project: name.key().into(),
+                    load_ms,
+                    already: false,
+                }))
+            }
+            Err(problem) => {
+                pins.remove(name.key()).map_err(disk)?;
+                Err(Status::failed_precondition(format!(
+                    "the project '{name}' cannot be loaded, so it is not pinned: {problem}"
+                )))
+            }
+        }
+    }
+
+    async fn unpin_project(
+        &self,
+        request: Request<UnpinProjectRequest>,
+    ) -> Result<Response<UnpinProjectReply>, Status> {
+        let inner = &self.inner;
+        let name = ProjectName::parse(&request.into_inner().project)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let mut pins = inner.pins.lock().await;
+        let was_pinned = pins.remove(name.key()).map_err(disk)?;
+        if was_pinned {
+            inner.names.send_replace(pins.iter().map(str::to_owned).collect());
+            // What is left is looked up anew: the file of the one that goes may be gone already.
+            let mut left = Vec::new();
+            for pin in pins.iter() {
+                left.extend(find(&inner.storage, pin).await.ok().map(|(_, project)| project));
+            }
+            inner.supervisor.set_pinned(left);
+            tracing::info!(project = name.key(), "unpinned");
+        }
+        Ok(Response::new(UnpinProjectReply {
+            project: name.key().into(),
+            was_pinned,
+        }))
+    }
+
+    async fn list_cache(&self, _: Request<ListCacheRequest>) -> Result<Response<ListCacheReply>, Status> {
+        let inner = &self.inner;
+        let mut projects: Vec<CachedProject> = Vec::new();
+        let pins: Vec<String> = inner.pins.lock().await.iter().map(str::to_owned).collect();
+        let mut cached = inner.supervisor.cached().await;
+        for name in pins {
+            let found = find(&inner.storage, &name).await;
+            let at = found
+                .as_ref()
+                .ok()
+                .and_then(|(_, found)| cached.iter().position(|cached| cached.uri == found.uri));
+            let mut project = at.map_or_else(CachedProject::default, |at| describe(cached.swap_remove(at)));
+            if let Err(status) = found {
+                status.message().clone_into(&mut project.problem);
+            }
+            projects.push(CachedProject {
+                project: name,
+                pinned: true,
+                ..project
+            });
+        }
+        projects.extend(cached.into_iter().map(describe));
+        projects.sort_by(|a, b| a.project.cmp(&b.project));
+        Ok(Response::new(ListCacheReply { projects }))
+    }
+}
+
+fn describe(cached: crate::adapters::supervisor::Cached) -> CachedProject {
+    let record = cached.record;
+    CachedProject {
+        project: if record.name.is_empty() {
+            cached.uri
+        } else {
+            record.name
+        },
+        pinned: cached.pinned,
+        workers: u32::try_from(cached.workers).unwrap_or(u32::MAX),
+        version: record.version,
+        load_ms: record.load_ms,
+        hits: record.hits,
+        bad_layers: record.bad_layers,
+        problem: record.problem,
+    }
+}

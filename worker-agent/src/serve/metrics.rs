@@ -1,0 +1,237 @@
+//! The agent's metrics: each name once, here, with its help text and unit. `docs/metrics.md` and the dashboards name no
+//! other; a test keeps them in step.
+
+use std::time::Duration;
+
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use crate::adapters::supervisor::{Observer, Status};
+use crate::core::message::Report;
+use crate::core::pool::ExitReason;
+
+/// A metric's name and what it counts.
+pub struct Metric {
+    /// As Prometheus knows it.
+    pub name: &'static str,
+    /// In words, with the unit.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($constant:ident = $name:literal, $help:literal;)*) => {
+        $(const $constant: Metric = Metric { name: $name, help: $help };)*
+        /// Every metric of the agent.
+        pub const ALL: &[Metric] = &[$($constant),*];
+    };
+}
+
+metrics! {
+    REQUESTS = "graticule_requests_total", "Requests answered, by service and HTTP status.";
+    SECONDS = "graticule_request_duration_seconds", "From a request's acceptance to the beginning of its answer, by service, in seconds.";
+    WAIT = "graticule_queue_wait_seconds", "How long requests waited for a worker, in seconds.";
+    REFUSALS = "graticule_refusals_total", "Requests that the agent itself refused or gave up on, by code of the exception.";
+    CPU = "graticule_render_cpu_seconds", "Processor time that QGIS spent on a request, in seconds.";
+    EXITS = "graticule_worker_exits_total", "Workers that left, by reason; docs/lifecycle.md explains each.";
+    STARTS = "graticule_worker_start_seconds", "From the order to start a worker until it was ready, by way of starting, in seconds.";
+    FORK_REFUSED = "graticule_fork_refused_total", "Forks that a zygote refused because they would not be safe.";
+    CAPACITY = "graticule_workers_configured", "Workers configured.";
+    WORKERS = "graticule_workers", "Workers by state.";
+    MEMORY = "graticule_workers_private_bytes", "Private dirty memory of all workers, as last reported, in bytes.";
+    WAITING = "graticule_queue_waiting", "Requests that wait for a worker.";
+    FAILURE_PRESSURE = "graticule_failure_pressure", "Failed workers within the window over configured workers.";
+    FAILURE_LIMIT = "graticule_failure_pressure_limit", "Failure pressure above which the agent gives up and exits.";
+    REQUEST_PRESSURE = "graticule_request_pressure", "Running and waiting requests over configured workers.";
+    GENERATION = "graticule_generation", "The generation that new workers come from; 0 while there is none.";
+    PINS = "graticule_pins", "Pinned projects.";
+    READY = "graticule_ready", "1 when requests should be sent to this agent, else 0.";
+}
+
+/// Bounds of histograms from a millisecond to a minute, in seconds.
+const SECONDS_BUCKETS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0,
+];
+
+const STATES: [&str; 5] = ["starting", "idle", "busy", "cancelling", "leaving"];
+
+/// The agent's metrics, registered.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    seconds: HistogramVec,
+    wait: Histogram,
+    refusals: IntCounterVec,
+    cpu: Histogram,
+    exits: IntCounterVec,
+    starts: HistogramVec,
+    fork_refused: IntCounter,
+    capacity: IntGauge,
+    workers: IntGaugeVec,
+    memory: IntGauge,
+    waiting: IntGauge,
+    failure_pressure: Gauge,
+    request_pressure: Gauge,
+    generation: IntGauge,
+    pins: IntGauge,
+    ready: IntGauge,
+}
+
+impl Metrics {
+    /// Registers every metric.
+    ///
+    /// # Errors
+    /// When two have the same name.
+    pub fn new(failure_limit: f64) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let opts = |metric: Metric| Opts::new(metric.name, metric.help);
+        let buckets = |metric: Metric| HistogramOpts::new(metric.name, metric.help).buckets(SECONDS_BUCKETS.to_vec());
+        macro_rules! registered {
+            ($collector:expr) => {{
+                let collector = $collector?;
+                registry.register(Box::new(collector.clone()))?;
+                collector
+            }};
+        }
+        let limit = registered!(Gauge::with_opts(opts(FAILURE_LIMIT)));
+        limit.set(failure_limit);
+        let exits = registered!(IntCounterVec::new(opts(EXITS), &["reason"]));
+        // A counter that is there from the start lets `rate()` see its first step.
+        ExitReason::NAMES
+            .iter()
+            .for_each(|reason| drop(exits.with_label_values(&[*reason])));
+        Ok(Self {
+            requests: registered!(IntCounterVec::new(opts(REQUESTS), &["service", "status"])),
+            seconds: registered!(HistogramVec::new(buckets(SECONDS), &["service"])),
+            wait: registered!(Histogram::with_opts(buckets(WAIT))),
+            refusals: registered!(IntCounterVec::new(opts(REFUSALS), &["code"])),
+            cpu: registered!(Histogram::with_opts(buckets(CPU))),
+            exits,
+            starts: registered!(HistogramVec::new(buckets(STARTS), &["start"])),
+            fork_refused: registered!(IntCounter::with_opts(opts(FORK_REFUSED))),
+            capacity: registered!(IntGauge::with_opts(opts(CAPACITY))),
+            workers: registered!(IntGaugeVec::new(opts(WORKERS), &["state"])),
+            memory: registered!(IntGauge::with_opts(opts(MEMORY))),
+            waiting: registered!(IntGauge::with_opts(opts(WAITING))),
+            failure_pressure: registered!(Gauge::with_opts(opts(FAILURE_PRESSURE))),
+            request_pressure: registered!(Gauge::with_opts(opts(REQUEST_PRESSURE))),
+            generation: registered!(IntGauge::with_opts(opts(GENERATION))),
+            pins: registered!(IntGauge::with_opts(opts(PINS))),
+            ready: registered!(IntGauge::with_opts(opts(READY))),
+            registry,
+        })
+    }
+
+    /// Where the metrics are registered.
+    #[must_use]
+    pub fn registry(&self) -> Registry {
+        self.registry.clone()
+    }
+
+    /// A request has its answer, or the beginning of one.
+    pub fn answered(&self, service: &str, status: u16, took: Duration, waited: Duration) {
+        let service = if service.is_empty() { "unknown" } else { service };
+        self.requests.with_label_values(&[service, &status.to_string()]).inc();
+        self.seconds.with_label_values(&[service]).observe(took.as_secs_f64());
+        self.wait.observe(waited.as_secs_f64());
+    }
+
+    /// QGIS has answered.
+    pub fn rendered(&self, report: &Report) {
+        self.cpu.observe(report.cpu_ms / 1e3);
+    }
+
+    /// The agent refused a request.
+    pub fn refused(&self, code: &str) {
+        self.refusals.with_label_values(&[code]).inc();
+    }
+
+    /// Brings the gauges up to date.
+    pub fn refresh(&self, status: &Status) {
+        let view = &status.view;
+        self.capacity.set(whole(view.capacity));
+        for state in STATES {
+            let count = view.workers.iter().filter(|worker| worker.state == state).count();
+            self.workers.with_label_values(&[state]).set(whole(count));
+        }
+        self.memory
+            .set(i64::try_from(status.private_bytes.values().sum::<u64>()).unwrap_or(i64::MAX));
+        self.waiting.set(whole(view.waiting));
+        self.failure_pressure.set(view.failure_pressure);
+        self.request_pressure.set(request_pressure(status));
+        self.generation.set(
+            view.start
+                .map_or(0, |start| i64::try_from(start.generation()).unwrap_or(i64::MAX)),
+        );
+        self.pins.set(whole(status.pinned.len()));
+        self.ready.set(i64::from(view.ready));
+    }
+
+    /// Requests answered so far, by HTTP status.
+    #[must_use]
+    pub fn answers(&self) -> std::collections::HashMap<u32, u64> {
+        let mut answers = std::collections::HashMap::new();
+        for (labels, count) in counts(&self.requests) {
+            if let Some(status) = labels.get("status").and_then(|status| status.parse().ok()) {
+                *answers.entry(status).or_default() += count;
+            }
+        }
+        answers
+    }
+
+    /// Workers gone so far, by reason.
+    #[must_use]
+    pub fn exits(&self) -> std::collections::HashMap<String, u64> {
+        counts(&self.exits)
+            .filter_map(|(mut labels, count)| Some((labels.remove("reason")?, count)))
+            .collect()
+    }
+}
+
+impl Observer for Metrics {
+    fn started(&self, how: &'static str, took: Duration) {
+        self.starts.with_label_values(&[how]).observe(took.as_secs_f64());
+    }
+
+    fn gone(&self, reason: ExitReason) {
+        self.exits.with_label_values(&[reason.name()]).inc();
+    }
+
+    fn fork_refused(&self) {
+        self.fork_refused.inc();
+    }
+}
+
+/// (running + waiting) over configured workers.
+#[must_use]
+#[allow(clippy::cast_precision_loss, reason = "counts of workers and requests are small")]
+pub fn request_pressure(status: &Status) -> f64 {
+    (status.view.busy + status.view.waiting) as f64 / status.view.capacity.max(1) as f64
+}
+
+fn whole(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// The series of a counter with their labels.
+fn counts(counter: &IntCounterVec) -> impl Iterator<Item = (std::collections::HashMap<String, String>, u64)> {
+    use prometheus::core::Collector as _;
+    let families = counter.collect();
+    families
+        .into_iter()
+        .flat_map(|family| family.get_metric().to_vec())
+        .map(|metric| {
+            let labels = metric
+                .get_label()
+                .iter()
+                .map(|pair| (pair.name().to_owned(), pair.value().to_owned()))
+                .collect();
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a counter of whole numbers"
+            )]
+            let count = metric.get_counter().get_value() as u64;
+            (labels, count)
+        })
+}

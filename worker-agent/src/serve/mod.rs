@@ -1,0 +1,9 @@
+//! What others talk to: the HTTP data port, gRPC, and the operations port.
+
+pub mod admin;
+pub mod front;
+pub mod grpc;
+pub mod home;
+pub mod http;
+pub mod metrics;
+pub mod state;
