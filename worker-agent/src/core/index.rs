@@ -34,8 +34,13 @@ pub struct Index {
 impl Index {
     /// A request for the project `name` at `uri` was served.
     pub fn served(&mut self, uri: &str, name: &str) {
+        self.record(uri).hits += 1;
+        self.named(uri, name);
+    }
+
+    /// Clients know the project at `uri` as `name`.
+    pub fn named(&mut self, uri: &str, name: &str) {
         let record = self.record(uri);
-        record.hits += 1;
         if record.name != name {
             name.clone_into(&mut record.name);
         }

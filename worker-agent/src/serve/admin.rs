@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 use super::metrics::Metrics;
 use crate::adapters::pins::{Pins, PinsError};
 use crate::adapters::storage::{Storage, StorageError};
-use crate::adapters::supervisor::Supervisor;
+use crate::adapters::supervisor::{Cached, Pinned, Supervisor};
 use crate::core::locate::ProjectName;
 use crate::core::message::ProjectRef;
 use graticule_proto::v1::AgentState;
@@ -50,7 +50,10 @@ impl Admin {
         let mut found = Vec::new();
         for pin in pins.iter() {
             match find(&storage, pin).await {
-                Ok((_, project)) => found.push(project),
+                Ok((name, project)) => found.push(Pinned {
+                    name: name.key().to_owned(),
+                    project,
+                }),
                 Err(status) => tracing::error!(
                     project = pin,
                     problem = status.message(),
@@ -159,7 +162,14 @@ impl QgisAdmin for Admin {
             }));
         }
         pins.add(name.key()).map_err(disk)?;
-        match inner.supervisor.pin(project).await {
+        match inner
+            .supervisor
+            .pin(Pinned {
+                name: name.key().to_owned(),
+                project,
+            })
+            .await
+        {
             Ok(load_ms) => {
                 inner.names.send_replace(pins.iter().map(str::to_owned).collect());
                 tracing::info!(project = name.key(), load_ms, "pinned");
@@ -192,7 +202,11 @@ impl QgisAdmin for Admin {
             // What is left is looked up anew: the file of the one that goes may be gone already.
             let mut left = Vec::new();
             for pin in pins.iter() {
-                left.extend(find(&inner.storage, pin).await.ok().map(|(_, project)| project));
+                let found = find(&inner.storage, pin).await.ok();
+                left.extend(found.map(|(name, project)| Pinned {
+                    name: name.key().to_owned(),
+                    project,
+                }));
             }
             inner.supervisor.set_pinned(left);
             tracing::info!(project = name.key(), "unpinned");
@@ -230,7 +244,7 @@ impl QgisAdmin for Admin {
     }
 }
 
-fn describe(cached: crate::adapters::supervisor::Cached) -> CachedProject {
+fn describe(cached: Cached) -> CachedProject {
     let record = cached.record;
     CachedProject {
         project: if record.name.is_empty() {

@@ -158,7 +158,7 @@ impl Front {
         account.waited = waiting.elapsed();
         let lease = lease.map_err(|why| refused(self.no_lease(why)))?;
         account.worker = lease.worker;
-        account.version = Some(lease.project.version.clone()).filter(|version| !version.is_empty());
+        account.version = Some(lease.project.version.clone());
 
         let answer = exchange::run(lease, job(asked, &request, &origin)).await;
         let answer = answer.map_err(|failure| refused(self.failed(failure, &request, &name)))?;

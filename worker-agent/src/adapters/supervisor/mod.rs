@@ -1,8 +1,7 @@
 //! The shell around the pool's policy: one task owns the state machine, carries out its actions and feeds it events.
 //!
 //! Others hold a [`Supervisor`], ask it for a worker and get a [`Lease`]. Which worker that is, how long to wait and
-//! when to kill is decided in [`crate::core::pool`]; how processes are started and ended stands in [`task`] and
-//! [`start`].
+//! when to kill is decided in [`crate::core::pool`]; how processes come and go stands in [`task`].
 
 mod lease;
 mod start;
@@ -48,6 +47,15 @@ pub struct Status {
     pub qgis: String,
     /// The uris of pinned projects.
     pub pinned: Vec<String>,
+}
+
+/// A project that every worker is to hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pinned {
+    /// As clients name it.
+    pub name: String,
+    /// What QGIS opens.
+    pub project: ProjectRef,
 }
 
 /// A project that a worker has loaded or that is pinned.
@@ -128,7 +136,7 @@ impl Supervisor {
     }
 
     /// Sets the pinned projects, which every worker is to hold.
-    pub fn set_pinned(&self, projects: Vec<ProjectRef>) {
+    pub fn set_pinned(&self, projects: Vec<Pinned>) {
         self.tell(Message::Pinned(projects));
     }
 
@@ -136,15 +144,10 @@ impl Supervisor {
     ///
     /// # Errors
     /// What QGIS said of it; it is not pinned then.
-    pub async fn pin(&self, project: ProjectRef) -> Result<f64, String> {
+    pub async fn pin(&self, pinned: Pinned) -> Result<f64, String> {
         let (reply, answer) = oneshot::channel();
-        self.tell(Message::Pin { project, reply });
+        self.tell(Message::Pin { pinned, reply });
         answer.await.unwrap_or_else(|_| Err("the agent is stopping".into()))
-    }
-
-    /// Takes a pinned project out.
-    pub fn unpin(&self, uri: &str) {
-        self.tell(Message::Unpin { uri: uri.to_owned() });
     }
 
     /// Every project that a worker holds or that is pinned.
@@ -152,11 +155,6 @@ impl Supervisor {
         let (reply, answer) = oneshot::channel();
         self.tell(Message::List { reply });
         answer.await.unwrap_or_default()
-    }
-
-    /// Sets the number of workers.
-    pub fn resize(&self, workers: usize) {
-        self.tell(Message::Resize(workers));
     }
 
     /// The pool as last seen.
