@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use graticule_proto::v1::{ListCacheReply, StatsReply};
+use graticule_proto::v1::{AgentState, ListCacheReply, StatsReply};
 use serde_json::json;
 
 /// Lays rows out in columns, the first row being the heads.
@@ -38,12 +38,8 @@ fn megabytes(bytes: u64) -> String {
 }
 
 fn phase(stats: &StatsReply) -> String {
-    let name = stats
-        .state
-        .as_ref()
-        .map(|state| state.phase().as_str_name())
-        .unwrap_or_default();
-    name.trim_start_matches("AGENT_PHASE_").to_lowercase()
+    let phase = stats.state.as_ref().map(AgentState::phase).unwrap_or_default();
+    phase.as_str_name().trim_start_matches("AGENT_PHASE_").to_lowercase()
 }
 
 pub(super) fn stats(stats: &StatsReply) -> String {

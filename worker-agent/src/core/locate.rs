@@ -3,9 +3,9 @@
 //! Pure: names are checked and joined, nothing is opened. The adapter that opens what comes out of here still has to
 //! resolve symbolic links and see that the result lies under [`Candidates::fence`].
 //!
-//! A name is refused, not repaired, when it could mean something else to a file system, to a proxy or to a reader: parent
-//! directories, hidden files, backslashes, control and invisible characters, characters that only look like a dot or a
-//! slash, and anything that is still percent-encoded after decoding.
+//! A name is refused, not repaired, when it could mean something else to a file system, to a proxy or to a reader:
+//! parent directories, hidden files, backslashes, control and invisible characters, characters that only look like a
+//! dot or a slash, and anything that is still percent-encoded after decoding.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -64,6 +64,10 @@ impl ProjectName {
         }
         if key.is_empty() {
             return Err(NameError::Empty);
+        }
+        // Again, with the slash that was added: a name that passes passes once more in its one spelling.
+        if key.len() > MAX_NAME {
+            return Err(NameError::TooLong { bytes: key.len() });
         }
         let suffix = [Suffix::Qgs, Suffix::Qgz]
             .into_iter()
@@ -151,6 +155,17 @@ pub enum NameError {
     Blank,
 }
 
+impl NameError {
+    /// Whether the name may be an attempt to reach what lies outside the search paths, and not a slip.
+    #[must_use]
+    pub fn leads_out(&self) -> bool {
+        !matches!(
+            self,
+            Self::Empty | Self::TooLong { .. } | Self::SegmentTooLong { .. } | Self::Blank
+        )
+    }
+}
+
 fn check_characters(name: &str) -> Result<(), NameError> {
     let bytes = name.as_bytes();
     for (at, character) in name.char_indices() {
@@ -207,7 +222,8 @@ fn is_look_alike(character: char) -> bool {
         '\u{2024}'..='\u{2026}' | '\u{3002}' | '\u{FE19}' | '\u{FE30}' | '\u{FE52}' | '\u{FF0E}' | '\u{FF61}'
         | '\u{0701}' | '\u{0702}' | '\u{A4F8}' | '\u{A60E}' | '\u{10A50}' | '\u{1D16D}'
         // slashes and backslashes
-        | '\u{2044}' | '\u{2215}' | '\u{2216}' | '\u{2571}' | '\u{2572}' | '\u{27CB}' | '\u{27CD}' | '\u{29F5}'..='\u{29F9}'
+        | '\u{2044}' | '\u{2215}' | '\u{2216}' | '\u{2571}' | '\u{2572}' | '\u{27CB}' | '\u{27CD}'
+        | '\u{29F5}'..='\u{29F9}'
         | '\u{FE68}' | '\u{FF0F}' | '\u{FF3C}' | '\u{1735}' | '\u{3033}' | '\u{2CC6}' | '\u{2F03}' | '\u{1D23A}'
         // percent signs
         | '\u{FE6A}' | '\u{FF05}')

@@ -119,6 +119,22 @@ fn names_have_one_spelling() {
 }
 
 #[test]
+fn the_length_counts_in_the_one_spelling() {
+    let fits = "a/".repeat(510) + "abc";
+    let name = ProjectName::parse(&fits).unwrap();
+    assert_eq!(
+        (name.key().len(), ProjectName::parse(name.key())),
+        (MAX_NAME, Ok(name.clone()))
+    );
+    let longer = fits + "d";
+    assert_eq!(longer.len(), MAX_NAME);
+    assert_eq!(
+        ProjectName::parse(&longer),
+        Err(NameError::TooLong { bytes: MAX_NAME + 1 })
+    );
+}
+
+#[test]
 fn ordinary_names_of_all_languages_pass() {
     for name in [
         "/Städte/Zürich 2024",
@@ -224,7 +240,9 @@ fn mistakes_in_the_configuration_are_named() {
 
 proptest! {
     #[test]
-    fn a_name_that_passes_is_stable_and_stays_below_its_root(name in "\\PC{0,40}|[./a-c%\\\\ ]{0,20}|(/?[a-z.]{1,6}){1,5}") {
+    fn a_name_that_passes_is_stable_and_stays_below_its_root(
+        name in "\\PC{0,40}|[./a-c%\\\\ ]{0,20}|(/?[a-z.]{1,6}){1,5}",
+    ) {
         if let Ok(parsed) = ProjectName::parse(&name) {
             prop_assert_eq!(&ProjectName::parse(&parsed.spelled()).unwrap(), &parsed);
             let found = paths(&[("/", "/srv/all")]).locate(&parsed).unwrap();

@@ -1,5 +1,5 @@
-//! Every reason for which the agent itself says no, and how it says so: HTTP status, OGC code, whether another agent may
-//! do better, and the exception document in the form that the client's service and version expect.
+//! Every reason for which the agent itself says no, and how it says so: HTTP status, OGC code, whether another agent
+//! may do better, and the exception document in the form that the client's service and version expect.
 //!
 //! What QGIS refuses is not here; its answers pass as they are.
 
@@ -175,6 +175,7 @@ impl Refusal {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
+            Self::BadProjectName(error) if error.leads_out() => StatusCode::FORBIDDEN,
             Self::MissingProject
             | Self::AmbiguousProject { .. }
             | Self::BadProjectName(_)
@@ -203,6 +204,7 @@ impl Refusal {
         match self {
             Self::MissingProject => "MissingProject",
             Self::MissingParameter { .. } => "MissingParameterValue",
+            Self::BadProjectName(error) if error.leads_out() => "ForbiddenProject",
             Self::AmbiguousProject { .. } | Self::BadProjectName(_) => "InvalidProject",
             Self::UnknownProject { .. } => "UnknownProject",
             Self::OutsideSearchPaths { .. } => "ForbiddenProject",

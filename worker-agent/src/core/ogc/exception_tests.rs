@@ -11,7 +11,8 @@ fn all() -> Vec<(Refusal, u16)> {
             },
             400,
         ),
-        (Refusal::BadProjectName(NameError::Traversal), 400),
+        (Refusal::BadProjectName(NameError::Traversal), 403),
+        (Refusal::BadProjectName(NameError::Empty), 400),
         (Refusal::UnknownProject { project: text() }, 404),
         (Refusal::OutsideSearchPaths { project: text() }, 403),
         (

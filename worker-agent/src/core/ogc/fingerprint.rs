@@ -1,8 +1,8 @@
 //! A request's fingerprint: the same for the same question, however it was spelled.
 //!
-//! Order and letter case of the parameters, the form in which the project was named, and what browsers append to get past
-//! caches do not change it. It is stable across builds and machines, so that logs can be compared. It tells questions
-//! apart by chance, not by proof: nothing may be answered from it alone.
+//! Order and letter case of the parameters, the form in which the project was named, and what browsers append to get
+//! past caches do not change it. It is stable across builds and machines, so that logs can be compared. It tells
+//! questions apart by chance, not by proof: nothing may be answered from it alone.
 
 use super::request::{Kind, OgcRequest};
 
@@ -64,7 +64,7 @@ impl Fnv {
 mod tests {
     use http::Method;
 
-    use super::super::request::{Incoming, parse};
+    use super::super::parse::{Incoming, parse};
     use super::*;
 
     fn of(path: &str, query: &str) -> String {

@@ -1,9 +1,9 @@
 //! Key-value pairs as QGIS Server reads them, from a query string or a form body.
 //!
-//! Keys are compared without regard to letter case. When a key comes more than once the last one counts, and a form body
-//! comes after the query: that is what QGIS 3.40 does with everything but `MAP` (its links take the first `MAP`, its
-//! project the last; [`super::request`] refuses two different ones instead). `+` is a space, a stray `%` is itself, bytes
-//! that are not UTF-8 become U+FFFD, and `;` does not separate. A key without a value has an empty one.
+//! Keys are compared without regard to letter case. When a key comes more than once the last one counts, and a form
+//! body comes after the query: that is what QGIS 3.40 does with everything but `MAP` (its links take the first `MAP`,
+//! its project the last; [`parse`](super::parse) refuses two different ones instead). `+` is a space, a stray `%` is
+//! itself, bytes that are not UTF-8 become U+FFFD, and `;` does not separate. A key without a value has an empty one.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -54,8 +54,10 @@ pub(super) fn pairs(text: &[u8]) -> impl Iterator<Item = Pair<'_>> {
     text.split(|byte| *byte == b'&').filter_map(pair)
 }
 
-/// The pairs of a query. QGIS writes the link from an API's collection to its schema as `?MAP=/world?request=…`: a bare `?`
-/// after `MAP=` separates, while `%3F` is part of the name.
+/// The pairs of a query.
+///
+/// QGIS writes the link from an API's collection to its schema as `?MAP=/world?request=…`: a bare
+/// `?` after `MAP=` separates, while `%3F` is part of the name.
 pub(super) fn query_pairs(text: &str) -> impl Iterator<Item = Pair<'_>> {
     let pieces = text.as_bytes().split(|byte| *byte == b'&').flat_map(|raw| {
         let is_map = pair(raw).is_some_and(|pair| pair.key == "MAP");

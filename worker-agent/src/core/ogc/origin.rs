@@ -1,8 +1,8 @@
 //! The scheme, host, port and path prefix that the client used, read from the request's own headers.
 //!
-//! Who may set the forwarded headers is Envoy's decision (`trusted_hops`); what arrives here is believed, but only when it
-//! can stand in a URL. RFC 7239's `Forwarded` comes before `X-Forwarded-*`, as in QGIS, and of several values the first
-//! counts, which is the one nearest to the client.
+//! Who may set the forwarded headers is Envoy's decision (`trusted_hops`); what arrives here is believed, but only when
+//! it can stand in a URL. RFC 7239's `Forwarded` comes before `X-Forwarded-*`, as in QGIS, and of several values the
+//! first counts, which is the one nearest to the client.
 
 use std::net::Ipv6Addr;
 

@@ -1,17 +1,19 @@
 //! What QGIS is handed, so that every link in its answer is one that the client can follow.
 //!
-//! QGIS 3.40 builds its links from the URL of the request, and keeps `MAP` in them when it stands in the URL's query. So the
-//! URL is the client's own: scheme, host, port, prefix, path and query. What was seen to need more:
+//! QGIS 3.40 builds its links from the URL of the request, and keeps `MAP` in them when it stands in the URL's query.
+//! So the URL is the client's own: scheme, host, port, prefix, path and query. What was seen to need more:
 //!
-//! - `Host`, `Forwarded`, `X-Forwarded-*` and `X-Qgis-*Service-Url` headers override the URL in the links of services, not
-//!   in those of APIs. None of them is passed on.
+//! - `Host`, `Forwarded`, `X-Forwarded-*` and `X-Qgis-*Service-Url` headers override the URL in the links of services,
+//!   not in those of APIs. None of them is passed on.
 //! - `MAP` in a form body is not in the links: it is written into the query as well. The rest of a body stays there.
 //! - The value of `SERVICE` must be in capitals, and a request without it is answered with a redirect: it is added.
 //! - An API answers `HEAD` with 500: it is asked with `GET`, and the body dropped by whoever answers the client.
-//! - Links are written decoded, so that a space would cut them. In `MAP` it is written as `+`, which survives. In a path
-//!   nothing survives: a project with a space in its name is handed over in the `MAP` form, and its links have that form.
+//! - Links are written decoded, so that a space would cut them. In `MAP` it is written as `+`, which survives. In a
+//!   path nothing survives: a project with a space in its name is handed over in the `MAP` form, and its links have
+//!   that form.
 //! - An API takes the first `/wfs3` of a path for its own root: so is a project such as `/ows/wfs3demo`, for APIs.
-//! - The link from an API's collection to its schema is `?MAP=/world?request=…`; when a client follows it, it is repaired.
+//! - The link from an API's collection to its schema is `?MAP=/world?request=…`; when a client follows it, it is
+//!   repaired.
 
 use http::{HeaderMap, Method};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -136,8 +138,8 @@ const ENDS_HERE: &[&str] = &[
     "upgrade",
 ];
 
-/// The client's headers as QGIS and its plugins may see them. QGIS compares names with regard to letter case, so each word
-/// gets a capital: `content-type` becomes `Content-Type`. Several values of one header are joined with a comma.
+/// The client's headers as QGIS and its plugins may see them. QGIS compares names with regard to letter case, so each
+/// word gets a capital: `content-type` becomes `Content-Type`. Several values of one header are joined with a comma.
 #[must_use]
 pub fn pass_headers(headers: &HeaderMap) -> Vec<(String, String)> {
     let mut passed: Vec<(String, String)> = Vec::new();

@@ -163,7 +163,8 @@ mod tests {
     fn reads_name_namespace_and_attributes() {
         let body = format!(
             r#"<?xml version="1.0"?><!-- c --><wfs:GetFeature service="WFS" version='1.1.0' maxFeatures="2"
-               xmlns:wfs="{WFS}" xmlns:xsi="x" xsi:schemaLocation="a b"><wfs:Query typeName="a&amp;b"/></wfs:GetFeature>"#
+               xmlns:wfs="{WFS}" xmlns:xsi="x" xsi:schemaLocation="a b">
+               <wfs:Query typeName="a&amp;b"/></wfs:GetFeature>"#
         );
         let root = root(body.as_bytes()).unwrap();
         assert_eq!((root.name.as_str(), root.namespace.as_str()), ("GetFeature", WFS));
