@@ -273,3 +273,93 @@ impl Config {
         SearchPaths::new(paths.iter()).map_err(|error| wrong(KEY, error.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    /// The first TOML tree of the page.
+    fn documented() -> String {
+        let page = include_str!("../../docs/configuration.md");
+        let start = page.find("```toml\n").expect("the page has a tree") + "```toml\n".len();
+        page[start..]
+            .split("```")
+            .next()
+            .expect("a split has a first part")
+            .to_owned()
+    }
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        write!(file, "{text}").unwrap();
+        graticule_daemon::config::load(Some(file.path()), [])
+    }
+
+    #[test]
+    fn the_documented_tree_has_every_key_with_its_default() {
+        assert_eq!(load(&documented()).unwrap(), Config::default());
+        let tree = serde_json::to_value(Config::default()).unwrap();
+        let mut keys = Vec::new();
+        collect(&tree, &mut keys);
+        for key in keys {
+            assert!(
+                documented().lines().any(|line| line.starts_with(&format!("{key} = "))),
+                "`{key}` is not documented"
+            );
+        }
+    }
+
+    fn collect(tree: &serde_json::Value, keys: &mut Vec<String>) {
+        for (key, value) in tree.as_object().into_iter().flatten() {
+            match value.as_object() {
+                Some(inner) if !inner.is_empty() => collect(value, keys),
+                _ => keys.push(key.clone()),
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_with_the_remedy() {
+        let said = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            config
+                .worker
+                .qgis
+                .projects
+                .search_paths
+                .insert("/".into(), "/srv".into());
+            change(&mut config);
+            let checks = [
+                config.policy().err(),
+                config.timeout().err(),
+                config.shutdown_grace().err(),
+                config.search_paths().err(),
+            ];
+            checks
+                .into_iter()
+                .flatten()
+                .map(|error| error.to_string())
+                .collect::<Vec<_>>()
+                .join("; ")
+        };
+        assert_eq!(said(|_| {}), "");
+        assert!(said(|config| config.server.timeout = 0.0).contains("`server.timeout`: expected more than 0"));
+        assert!(said(|config| config.server.timeout = f64::NAN).contains("server.timeout"));
+        assert!(said(|config| config.worker.cancel_timeout = -1.0).contains("worker.cancel_timeout"));
+        assert!(said(|config| config.worker.max_failure_pressure = 0.0).contains("above 0"));
+        assert!(said(|config| config.worker.num_processes = 5000).contains("at most 1024"));
+        assert!(said(|config| config.worker.qgis.max_projects = 0).contains("at least 1"));
+        assert!(said(|config| config.worker.qgis.projects.search_paths.clear()).contains("none is set"));
+        let relative = |config: &mut Config| {
+            config
+                .worker
+                .qgis
+                .projects
+                .search_paths
+                .insert("/x".into(), "relative".into());
+        };
+        assert!(said(relative).contains("relative"));
+    }
+}
