@@ -94,7 +94,7 @@ def relief(path, size=1024, seed=7):
     ground = (ground - ground.mean()) / ground.std()
     y, x = numpy.mgrid[-1:1:size * 1j, -1:1:size * 1j]
     ground = ground * 0.75 + 2.1 - 3.6 * (numpy.hypot(x, y * 1.25) ** 1.7)
-    ground = numpy.where(ground > 0, ground**1.35, ground) * 620.0
+    ground = numpy.where(ground > 0, numpy.maximum(ground, 0.0) ** 1.35, ground) * 620.0
     web_mercator = osr.SpatialReference()
     web_mercator.ImportFromEPSG(3857)
     _write_tiff(path, ground, web_mercator, (-20480.0, 40.0, 0.0, 20480.0, 0.0, -40.0))

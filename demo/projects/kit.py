@@ -61,8 +61,9 @@ class Kit:
         if not layer.isValid():
             raise RuntimeError(f"layer {name} cannot be opened: {layer.error().message()}")
         if hasattr(layer, "setId"):  # QGIS 3.38 and later
-            # Never the bare name: QGIS Server 3.40 crashes when a map of a group is asked and an id is also a name.
-            layer.setId(f"{name}_layer")
+            # Longer than ten letters: QGIS replaces a shorter id when it reads the project, but not in the layer tree, and
+            # QGIS Server 3.40 then crashes when a map of a group is asked.
+            layer.setId(f"{name}_demo_layer")
         return layer
 
 

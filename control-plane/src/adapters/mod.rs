@@ -1,0 +1,3 @@
+//! What the control plane's decisions look like in the words of others.
+
+pub mod envoy;

@@ -1,0 +1,346 @@
+//! The control plane's configuration: one typed tree with defaults. How its layers (file, environment) come together
+//! is the business of `graticule_daemon::config`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use graticule_daemon::telemetry::Logging;
+use serde::{Deserialize, Serialize};
+
+use crate::core::fleet::Timing;
+
+/// The pool that agents belong to unless they say otherwise.
+pub const DEFAULT_POOL: &str = "default";
+
+/// Everything that can be configured. Times are in seconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// What is logged, and how.
+    pub logging: Logging,
+    /// The port for Envoy.
+    pub xds: Xds,
+    /// The port for agents and tools, and the patience with agents.
+    pub fleet: FleetConfig,
+    /// The port for Prometheus and people.
+    pub status: Status,
+    /// What Envoy does for clients.
+    pub front: Front,
+    /// Pools of agents and the hosts they serve, by pool name. None at all means one pool, `default`, for every host.
+    pub pools: BTreeMap<String, Pool>,
+}
+
+/// `[xds]`: the port for Envoy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Xds {
+    /// Where Envoy finds its configuration (gRPC).
+    pub listen: SocketAddr,
+    /// Envoys whose `node.cluster` is this are served, others wait; empty serves all.
+    pub node_cluster: String,
+}
+
+impl Default for Xds {
+    fn default() -> Self {
+        Self {
+            listen: loopback(18000),
+            node_cluster: "graticule".to_owned(),
+        }
+    }
+}
+
+/// `[fleet]`: the port for agents and tools, and the patience with agents.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FleetConfig {
+    /// Where agents attach and tools ask (gRPC).
+    pub listen: SocketAddr,
+    /// How long an agent whose stream broke is still told to Envoy; 0 to 60.
+    pub disconnect_grace: f64,
+    /// How long after its start the control plane listens to agents before it tells Envoy anything; 0 to 60.
+    pub sync_window: f64,
+    /// How long an agent may say nothing until its stream counts as broken; 6 to 600, for agents speak every 5.
+    pub silence_limit: f64,
+}
+
+impl Default for FleetConfig {
+    fn default() -> Self {
+        Self {
+            listen: loopback(18001),
+            disconnect_grace: 0.5,
+            sync_window: 2.0,
+            silence_limit: 15.0,
+        }
+    }
+}
+
+/// `[status]`: the port for Prometheus and people.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Status {
+    /// Where `/metrics`, `/healthz`, `/readyz` and the status page are (HTTP).
+    pub listen: SocketAddr,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self {
+            listen: loopback(18002),
+        }
+    }
+}
+
+/// `[front]`: what Envoy does for clients.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Front {
+    /// Where Envoy takes clients' requests (HTTP).
+    pub listen: SocketAddr,
+    /// Proxies in front of Envoy whose `X-Forwarded-*` headers are believed. With 0, what clients send of them is
+    /// dropped.
+    pub trusted_hops: u32,
+    /// How long a request may take until its answer has been delivered; above 0, and longer than the agents'
+    /// `server.timeout`, so that it is the agent that says what was late.
+    pub request_timeout: f64,
+    /// How long an agent may take to accept a connection until another one is tried; above 0.
+    pub connect_timeout: f64,
+    /// Where Envoy writes one line of JSON for each request: a file's path, `stdout`, or empty for nowhere.
+    pub access_log: String,
+}
+
+impl Default for Front {
+    fn default() -> Self {
+        let access_log = String::new();
+        Self {
+            listen: loopback(9080),
+            trusted_hops: 0,
+            request_timeout: 60.0,
+            connect_timeout: 0.5,
+            access_log,
+        }
+    }
+}
+
+/// `[pools.NAME]`: the hosts whose requests go to a pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pool {
+    /// Host names as clients write them, without port; `*.example.org` and `*` are allowed. No two pools share one.
+    pub hosts: Vec<String>,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            hosts: vec!["*".to_owned()],
+        }
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// What in a configuration cannot be used, and what to change.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Unusable {
+    /// A time outside its range.
+    #[error("`{key}` is {value}, set it to a number of seconds from {least} to {most}")]
+    Time {
+        /// The key.
+        key: &'static str,
+        /// What it is set to.
+        value: f64,
+        /// The least that is allowed.
+        least: f64,
+        /// The most that is allowed.
+        most: f64,
+    },
+    /// A pool's name that cannot be part of a resource's name.
+    #[error("the pool name `{0}` cannot be used, take letters, digits, `-`, `_` and `.`")]
+    PoolName(String),
+    /// A pool that no request can reach.
+    #[error("`pools.{0}.hosts` is empty or has an empty name, give the pool at least one host, or remove it")]
+    NoHost(String),
+    /// A host that would lead to two pools.
+    #[error("the host `{host}` is listed twice, the second time for pool `{pool}`; a host leads to one pool")]
+    HostTwice {
+        /// The host.
+        host: String,
+        /// The second pool.
+        pool: String,
+    },
+}
+
+impl Config {
+    /// Checks what types alone cannot.
+    ///
+    /// # Errors
+    /// The first value that cannot be used.
+    pub fn check(&self) -> Result<(), Unusable> {
+        let times = [
+            ("fleet.disconnect_grace", self.fleet.disconnect_grace, 0.0, 60.0),
+            ("fleet.sync_window", self.fleet.sync_window, 0.0, 60.0),
+            ("fleet.silence_limit", self.fleet.silence_limit, 6.0, 600.0),
+            ("front.request_timeout", self.front.request_timeout, 0.1, 86_400.0),
+            ("front.connect_timeout", self.front.connect_timeout, 0.01, 60.0),
+        ];
+        for (key, value, least, most) in times {
+            if !(least..=most).contains(&value) {
+                return Err(Unusable::Time {
+                    key,
+                    value,
+                    least,
+                    most,
+                });
+            }
+        }
+        let mut hosts = BTreeSet::new();
+        for (name, pool) in &self.pools {
+            if !is_plain_name(name) {
+                return Err(Unusable::PoolName(name.clone()));
+            }
+            if pool.hosts.is_empty() || pool.hosts.iter().any(String::is_empty) {
+                return Err(Unusable::NoHost(name.clone()));
+            }
+            if let Some(host) = pool.hosts.iter().find(|host| !hosts.insert(host.to_lowercase())) {
+                return Err(Unusable::HostTwice {
+                    host: host.clone(),
+                    pool: name.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The pools with their hosts; the one for everything when none is configured.
+    #[must_use]
+    pub fn effective_pools(&self) -> BTreeMap<String, Pool> {
+        if self.pools.is_empty() {
+            return BTreeMap::from([(DEFAULT_POOL.to_owned(), Pool::default())]);
+        }
+        self.pools.clone()
+    }
+
+    /// The fleet's limits. Call it on a configuration that was checked.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        Timing {
+            disconnect_grace: seconds(self.fleet.disconnect_grace),
+            sync_window: seconds(self.fleet.sync_window),
+            silence_limit: seconds(self.fleet.silence_limit),
+        }
+    }
+}
+
+/// A time as configured. What is no time becomes none; [`Config::check`] refuses it before.
+#[must_use]
+pub fn seconds(value: f64) -> Duration {
+    Duration::try_from_secs_f64(value).unwrap_or_default()
+}
+
+/// Whether a name can stand in resource names, metrics and pages as it is.
+#[must_use]
+pub fn is_plain_name(name: &str) -> bool {
+    (1..=128).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(variables: &[(&str, &str)]) -> Config {
+        let variables = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        graticule_daemon::config::load(None, variables).unwrap()
+    }
+
+    #[test]
+    fn the_defaults_are_usable_and_on_loopback() {
+        let config = load(&[]);
+        assert_eq!(config, Config::default());
+        assert_eq!(config.check(), Ok(()));
+        let listen = [
+            config.xds.listen,
+            config.fleet.listen,
+            config.status.listen,
+            config.front.listen,
+        ];
+        assert!(listen.iter().all(|address| address.ip().is_loopback()));
+        assert_eq!(config.effective_pools().keys().collect::<Vec<_>>(), [DEFAULT_POOL]);
+    }
+
+    #[test]
+    fn the_documented_tree_holds_the_defaults() {
+        let page = include_str!("../../docs/configuration.md");
+        let tree = page
+            .split("```toml\n")
+            .nth(2)
+            .and_then(|rest| rest.split("```").next())
+            .unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("control-plane.toml");
+        std::fs::write(&file, tree).unwrap();
+        let documented: Config = graticule_daemon::config::load(Some(&file), []).unwrap();
+        assert_eq!(documented, Config::default());
+        for key in [
+            "node_cluster",
+            "disconnect_grace",
+            "sync_window",
+            "silence_limit",
+            "trusted_hops",
+            "request_timeout",
+            "connect_timeout",
+            "access_log",
+        ] {
+            assert!(tree.contains(&format!("\n{key} = ")), "`{key}` is not documented");
+        }
+    }
+
+    #[test]
+    fn variables_reach_every_depth() {
+        let config = load(&[
+            ("CONF_FLEET__DISCONNECT_GRACE", "0.25"),
+            ("CONF_FRONT__LISTEN", "127.0.0.1:9999"),
+            ("CONF_POOLS", r#"{"maps": {"hosts": ["maps.example.org"]}}"#),
+        ]);
+        assert_eq!(config.timing().disconnect_grace, Duration::from_millis(250));
+        assert_eq!(config.front.listen.port(), 9999);
+        assert_eq!(config.effective_pools()["maps"].hosts, ["maps.example.org"]);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_with_the_remedy() {
+        let mut config = Config::default();
+        config.front.request_timeout = -1.0;
+        assert_eq!(
+            config.check().unwrap_err().to_string(),
+            "`front.request_timeout` is -1, set it to a number of seconds from 0.1 to 86400"
+        );
+        let two = |a: &str, b: &str| {
+            let pool = |host: &str| Pool {
+                hosts: vec![host.to_owned()],
+            };
+            let pools = BTreeMap::from([("a".to_owned(), pool(a)), ("b".to_owned(), pool(b))]);
+            Config {
+                pools,
+                ..Config::default()
+            }
+            .check()
+        };
+        assert_eq!(two("x.org", "y.org"), Ok(()));
+        assert!(matches!(two("x.org", "X.org"), Err(Unusable::HostTwice { .. })));
+        assert!(matches!(two("x.org", ""), Err(Unusable::NoHost(_))));
+        let pools = BTreeMap::from([("a/b".to_owned(), Pool::default())]);
+        assert!(matches!(
+            Config {
+                pools,
+                ..Config::default()
+            }
+            .check(),
+            Err(Unusable::PoolName(_))
+        ));
+    }
+}
