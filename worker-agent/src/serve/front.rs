@@ -304,8 +304,8 @@ fn log(asked: &Asked, account: &Account, status: StatusCode, took: Duration) {
         };
     }
     if status.is_server_error() {
-        event!(warn)
+        event!(warn);
     } else {
-        event!(debug)
+        event!(debug);
     }
 }

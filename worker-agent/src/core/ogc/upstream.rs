@@ -43,6 +43,10 @@ const MAP_VALUE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
+/// What is left of the format in QGIS's link to a GML 3 schema, and what it was.
+const CUT_FORMAT: &str = "text/xml;";
+const MENDED_FORMAT: &str = "text/xml;%20subtype=gml/3.1.1";
+
 /// Builds what QGIS is handed for `request`, whose body the client sent as `body`.
 #[must_use]
 pub fn upstream(request: &OgcRequest, body: &[u8], origin: &Origin) -> Upstream {
@@ -93,7 +97,9 @@ pub fn upstream(request: &OgcRequest, body: &[u8], origin: &Origin) -> Upstream 
 fn keep_query(request: &OgcRequest, query: &mut Vec<String>) {
     let mut named = request.spelling != Spelling::Query;
     for pair in kvp::query_pairs(&request.query) {
-        if pair.key != "MAP" {
+        if pair.key == "OUTPUTFORMAT" && pair.value.trim_end() == CUT_FORMAT {
+            query.push(format!("OUTPUTFORMAT={MENDED_FORMAT}"));
+        } else if pair.key != "MAP" {
             query.push(escape(pair.raw));
         } else if !named && !pair.value.is_empty() {
             named = true;

@@ -167,6 +167,18 @@ fn qgis_own_broken_link_is_repaired() {
 }
 
 #[test]
+fn a_schema_link_that_a_space_cut_is_mended() {
+    let asked = "/ows/world?SERVICE=WFS&VERSION=1.1.0&REQUEST=DescribeFeatureType&OUTPUTFORMAT=";
+    let mended = format!("{asked}text/xml;%20subtype=gml/3.1.1");
+    for cut in ["text/xml;", "text/xml;%20", "text%2Fxml%3B"] {
+        assert_eq!(url(&format!("{asked}{cut}")), mended);
+    }
+    for whole in [mended, format!("{asked}text/xml"), format!("{asked}XMLSCHEMA")] {
+        assert_eq!(url(&whole), whole);
+    }
+}
+
+#[test]
 fn headers_that_would_override_the_url_are_left_out() {
     let mut headers = HeaderMap::new();
     for (name, value) in [
