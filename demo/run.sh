@@ -77,8 +77,7 @@ stop_all() {
   say "Stopped. Logs stay in $HOME_DIR."
 }
 trap stop_all EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+trap 'exit 0' INT TERM
 
 show_failure() {
   local name=$1
