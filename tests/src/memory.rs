@@ -1,0 +1,52 @@
+//! What a process uses of memory, as the kernel counts it.
+
+/// One process's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// The most that was ever resident, in bytes.
+    pub peak: u64,
+    /// What is resident now, in bytes.
+    pub resident: u64,
+    /// What only this process has, written to, in bytes.
+    pub private_dirty: u64,
+    /// What is resident, each page that several share counted in part, in bytes.
+    pub proportional: u64,
+}
+
+impl Memory {
+    /// Reads it.
+    ///
+    /// # Panics
+    /// When there is no such process, or it is another user's.
+    #[must_use]
+    pub fn of(pid: u32) -> Self {
+        let status = read(pid, "status");
+        let rollup = read(pid, "smaps_rollup");
+        Self {
+            peak: kilobytes(&status, "VmHWM:"),
+            resident: kilobytes(&status, "VmRSS:"),
+            private_dirty: kilobytes(&rollup, "Private_Dirty:"),
+            proportional: kilobytes(&rollup, "Pss:"),
+        }
+    }
+}
+
+/// Makes the kernel forget a process's peak, so that the next one read is of what comes after.
+///
+/// # Panics
+/// When there is no such process, or it is another user's.
+pub fn forget_peak(pid: u32) {
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+}
+
+fn read(pid: u32, file: &str) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_else(|error| panic!("process {pid}: {error}"))
+}
+
+fn kilobytes(text: &str, name: &str) -> u64 {
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .unwrap_or_else(|| panic!("no {name} in {text}"));
+    value.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}

@@ -1,0 +1,294 @@
+//! The whole stack: a control plane, agents and an Envoy, each a process of its own.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::agent::Agent;
+use crate::client::{Answer, Client};
+use crate::ports::Port;
+use crate::process::Process;
+use crate::{parts, until};
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    agents: usize,
+    workers: usize,
+    projects: PathBuf,
+    agent_environment: BTreeMap<String, String>,
+    control_plane_environment: BTreeMap<String, String>,
+}
+
+impl Plan {
+    /// So many agents of two workers each, with the demo projects.
+    #[must_use]
+    pub fn agents(agents: usize) -> Self {
+        let (agent_environment, control_plane_environment) = (BTreeMap::new(), BTreeMap::new());
+        let projects = parts::projects();
+        Self {
+            agents,
+            workers: 2,
+            projects,
+            agent_environment,
+            control_plane_environment,
+        }
+    }
+
+    /// So many workers for each agent.
+    #[must_use]
+    pub fn workers(self, workers: usize) -> Self {
+        Self { workers, ..self }
+    }
+
+    /// Other projects.
+    #[must_use]
+    pub fn projects(self, projects: impl Into<PathBuf>) -> Self {
+        Self {
+            projects: projects.into(),
+            ..self
+        }
+    }
+
+    /// A `CONF_` variable for every agent.
+    #[must_use]
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "numbers and texts alike read best by value"
+    )]
+    pub fn agent(mut self, key: &str, value: impl ToString) -> Self {
+        self.agent_environment.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// A `CONF_` variable for the control plane.
+    #[must_use]
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "numbers and texts alike read best by value"
+    )]
+    pub fn control_plane(mut self, key: &str, value: impl ToString) -> Self {
+        self.control_plane_environment.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// Starts it and waits until Envoy has every agent.
+    pub async fn start(self) -> Stack {
+        let mut stack = Stack::without_agents(self);
+        for _ in 0..stack.plan.agents {
+            stack.add_agent();
+        }
+        for agent in &mut stack.agents {
+            agent.until_ready().await;
+        }
+        stack.until_in_service(stack.plan.agents).await;
+        stack
+    }
+}
+
+/// A running stack. When it goes, everything it started is ended; after a failure, the logs' ends are shown.
+///
+/// Fields are dropped in the order they stand: first what serves clients, last the control plane and the files.
+pub struct Stack {
+    envoy: Process,
+    /// The agents, in the order they were started.
+    pub agents: Vec<Agent>,
+    control_plane: Option<Process>,
+    front: Port,
+    admin: Port,
+    xds: Port,
+    fleet: Port,
+    status: Port,
+    plan: Plan,
+    client: Client,
+    folder: TempDir,
+}
+
+impl Stack {
+    fn without_agents(plan: Plan) -> Self {
+        let folder = tempfile::Builder::new().prefix("graticule-test-").tempdir().unwrap();
+        let [front, admin, xds, fleet, status] = std::array::from_fn(|_| Port::reserve());
+        let bootstrap = folder.path().join("bootstrap.yaml");
+        std::fs::write(&bootstrap, bootstrap_text(xds.address(), admin.address())).unwrap();
+        let mut command = Command::new(parts::envoy());
+        command
+            .args([
+                "--disable-hot-restart",
+                "--concurrency",
+                "2",
+                "--log-level",
+                "warning",
+                "--config-path",
+            ])
+            .arg(&bootstrap);
+        let envoy = Process::start("envoy", &mut command, &folder.path().join("envoy.log"));
+        let client = Client::new(front.address());
+        let mut stack = Self {
+            envoy,
+            agents: Vec::new(),
+            control_plane: None,
+            front,
+            admin,
+            xds,
+            fleet,
+            status,
+            plan,
+            client,
+            folder,
+        };
+        stack.start_control_plane();
+        stack
+    }
+
+    /// Starts the control plane and does not wait.
+    pub fn start_control_plane(&mut self) {
+        let mut command = Command::new(parts::binary("control-plane"));
+        command
+            .arg("serve")
+            .env("CONF_XDS__LISTEN", self.xds.address().to_string())
+            .env("CONF_FLEET__LISTEN", self.fleet.address().to_string())
+            .env("CONF_STATUS__LISTEN", self.status.address().to_string())
+            .env("CONF_FRONT__LISTEN", self.front.address().to_string())
+            .envs(&self.plan.control_plane_environment);
+        let log = self.folder.path().join("control-plane.log");
+        self.control_plane = Some(Process::start("control-plane", &mut command, &log));
+    }
+
+    /// Ends the control plane with SIGKILL.
+    pub fn kill_control_plane(&mut self) {
+        if let Some(mut process) = self.control_plane.take() {
+            process.kill();
+        }
+    }
+
+    /// Starts one agent more and does not wait.
+    pub fn add_agent(&mut self) -> &mut Agent {
+        let mut environment = self.plan.agent_environment.clone();
+        let projects = serde_json::json!({"/": self.plan.projects}).to_string();
+        for (key, value) in [
+            ("CONF_WORKER__NUM_PROCESSES", self.plan.workers.to_string()),
+            ("CONF_WORKER__QGIS__PROJECTS__SEARCH_PATHS", projects),
+            ("CONF_FLEET__CONTROL_PLANE", format!("http://{}", self.fleet.address())),
+        ] {
+            environment.entry(key.to_owned()).or_insert(value);
+        }
+        let name = format!("agent-{}", self.agents.len() + 1);
+        self.agents.push(Agent::new(&name, self.folder.path(), environment));
+        let agent = self.agents.last_mut().unwrap();
+        agent.start();
+        agent
+    }
+
+    /// Waits until Envoy has exactly so many agents to send requests to, and listens.
+    pub async fn until_in_service(&self, agents: usize) {
+        until(&format!("{agents} agents in Envoy"), async || {
+            self.in_service().await == Some(agents)
+        })
+        .await;
+        let front = self.front.address();
+        until("Envoy's listener", async || {
+            tokio::net::TcpStream::connect(front).await.is_ok()
+        })
+        .await;
+    }
+
+    /// How many agents Envoy has to send requests to; none while it does not say.
+    pub async fn in_service(&self) -> Option<usize> {
+        let filter = "/stats?filter=^cluster.pool/default.membership_healthy$";
+        let answer = Client::new(self.admin.address())
+            .ask(http::Method::GET, filter, &[], "")
+            .await
+            .ok()?;
+        answer.text().trim().rsplit(": ").next()?.parse().ok()
+    }
+
+    /// A client of Envoy's.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Where clients reach Envoy.
+    #[must_use]
+    pub fn front(&self) -> SocketAddr {
+        self.front.address()
+    }
+
+    /// `http://host:port` as clients know it.
+    #[must_use]
+    pub fn base(&self) -> String {
+        self.client.base()
+    }
+
+    /// GET through Envoy.
+    pub async fn get(&self, target: &str) -> Answer {
+        self.client.get(target).await
+    }
+
+    /// The agent of that name.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn agent(&self, name: &str) -> &Agent {
+        self.agents
+            .iter()
+            .find(|agent| agent.name == name)
+            .unwrap_or_else(|| panic!("no agent {name}"))
+    }
+
+    /// The same, to do something to it.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn agent_mut(&mut self, name: &str) -> &mut Agent {
+        self.agents
+            .iter_mut()
+            .find(|agent| agent.name == name)
+            .unwrap_or_else(|| panic!("no agent {name}"))
+    }
+
+    /// A client of Envoy's admin port.
+    #[must_use]
+    pub fn admin(&self) -> Client {
+        Client::new(self.admin.address())
+    }
+
+    /// A client of the control plane's operations port.
+    #[must_use]
+    pub fn status(&self) -> Client {
+        Client::new(self.status.address())
+    }
+
+    /// The process number of Envoy.
+    #[must_use]
+    pub fn envoy_pid(&self) -> u32 {
+        self.envoy.pid()
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // All at once, so that their drains run side by side; the fields' own drops wait for their ends.
+        for agent in &mut self.agents {
+            agent.terminate();
+        }
+    }
+}
+
+fn bootstrap_text(xds: SocketAddr, admin: SocketAddr) -> String {
+    let mut text = std::fs::read_to_string(parts::root().join("envoy/bootstrap.yaml")).unwrap();
+    for (port, ours) in [(18000, xds), (9901, admin)] {
+        let written = format!("port_value: {port}");
+        assert_eq!(
+            text.matches(&written).count(),
+            1,
+            "the bootstrap file no longer says `{written}` exactly once"
+        );
+        text = text.replace(&written, &format!("port_value: {}", ours.port()));
+    }
+    text
+}
