@@ -231,7 +231,7 @@ mod tests {
 
     use super::*;
 
-    #[derive(Debug, Serialize, Deserialize, PartialEq)]
+    #[derive(Debug, Default, Serialize, Deserialize, PartialEq)]
     #[serde(deny_unknown_fields, default)]
     struct Tree {
         worker: Worker,
@@ -252,15 +252,6 @@ mod tests {
                 name: "worker".into(),
                 num_processes: 2,
                 restore: false,
-            }
-        }
-    }
-
-    impl Default for Tree {
-        fn default() -> Self {
-            Self {
-                worker: Worker::default(),
-                paths: BTreeMap::new(),
             }
         }
     }
@@ -334,7 +325,7 @@ mod tests {
         let missing = load::<Tree>(Some(Path::new("/nowhere/x.toml")), []).unwrap_err();
         assert!(missing.to_string().starts_with("configuration file /nowhere/x.toml: "));
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        write!(file, "[worker\n").unwrap();
+        writeln!(file, "[worker").unwrap();
         assert!(matches!(
             load::<Tree>(Some(file.path()), []),
             Err(ConfigError::Unreadable { .. })

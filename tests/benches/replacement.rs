@@ -29,7 +29,12 @@ impl Measured {
     fn quantile(&self, part: f64) -> f64 {
         let mut times = self.times.clone();
         times.sort();
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "small")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "small"
+        )]
         let at = ((times.len() - 1) as f64 * part).round() as usize;
         times[at].as_secs_f64() * 1e3
     }
@@ -62,16 +67,28 @@ async fn measure(method: &str, kills: usize) -> Measured {
         .start()
         .await;
     let agent = &stack.agents[0];
-    let channel = Channel::from_shared(format!("http://{}", agent.grpc())).unwrap().connect().await.unwrap();
+    let channel = Channel::from_shared(format!("http://{}", agent.grpc()))
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
     let mut client = QgisAdminClient::new(channel);
     let mut times = Vec::new();
     for _ in 0..kills {
         times.push(replace(agent, &mut client).await);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let memory: Vec<Memory> = live(&mut client).await.iter().map(|worker| Memory::of(worker.pid)).collect();
+    let memory: Vec<Memory> = live(&mut client)
+        .await
+        .iter()
+        .map(|worker| Memory::of(worker.pid))
+        .collect();
     let mean = |of: fn(&Memory) -> u64| memory.iter().map(of).sum::<u64>() / memory.len() as u64;
-    Measured { times, private: mean(|memory| memory.private_dirty), proportional: mean(|memory| memory.proportional) }
+    Measured {
+        times,
+        private: mean(|memory| memory.private_dirty),
+        proportional: mean(|memory| memory.proportional),
+    }
 }
 
 #[tokio::main]
@@ -92,7 +109,9 @@ async fn main() {
             megabytes(found.proportional),
         );
     }
-    let [(_, fork), (_, spawn)] = &measured[..] else { unreachable!("two methods") };
+    let [(_, fork), (_, spawn)] = &measured[..] else {
+        unreachable!("two methods")
+    };
     let ratio = |spawn: f64, fork: f64| spawn / fork;
     #[allow(clippy::cast_precision_loss, reason = "bytes to show, not to count")]
     let bytes = |found: &Measured| (found.private as f64, found.proportional as f64);

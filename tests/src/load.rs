@@ -199,10 +199,19 @@ mod tests {
     fn answers_are_judged_by_more_than_their_status() {
         let shot = &crate::shots::mix()[1];
         let answer = |status, media_type, body: &'static str| {
-            let headers = [(http::header::CONTENT_TYPE, http::HeaderValue::from_static(media_type))].into_iter().collect();
-            crate::client::Answer { status, headers, body: body.into() }
+            let headers = [(http::header::CONTENT_TYPE, http::HeaderValue::from_static(media_type))]
+                .into_iter()
+                .collect();
+            crate::client::Answer {
+                status,
+                headers,
+                body: body.into(),
+            }
         };
-        assert_eq!(shot.judge(&answer(200, "text/xml; charset=utf-8", "<WMS_Capabilities/>")), Ok(()));
+        assert_eq!(
+            shot.judge(&answer(200, "text/xml; charset=utf-8", "<WMS_Capabilities/>")),
+            Ok(())
+        );
         for wrong in [
             answer(503, "text/xml", "<WMS_Capabilities/>"),
             answer(200, "text/html", "<WMS_Capabilities/>"),

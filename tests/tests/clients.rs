@@ -14,7 +14,7 @@ const LONGEST: Duration = Duration::from_secs(120);
 /// Runs a script against the stack, once with the project in the query and once in the path. At its end it says that it
 /// is content; a failed check ends it with a traceback.
 async fn content(stack: &Stack, python: &Path, script: &str, says: &str) {
-    let base = stack.base();
+    let (base, scratch) = (stack.base(), tempfile::tempdir().unwrap());
     for (ows, api) in [
         (format!("{base}/?MAP=/world"), format!("{base}/wfs3/?MAP=/world")),
         (format!("{base}/ows/world"), format!("{base}/ows/world/wfs3")),
@@ -25,12 +25,21 @@ async fn content(stack: &Stack, python: &Path, script: &str, says: &str) {
             .args([&ows, &api])
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("NO_PROXY", "*")
+            .env("TMPDIR", scratch.path())
             .stdin(Stdio::null())
             .kill_on_drop(true);
         let ended = tokio::time::timeout(LONGEST, command.output()).await;
-        let output = ended.unwrap_or_else(|_| panic!("{script} with {ows} does not end")).unwrap();
-        let (said, wrong) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success() && said.trim_end().ends_with(says), "{script} with {ows}: {said}\n{wrong}");
+        let output = ended
+            .unwrap_or_else(|_| panic!("{script} with {ows} does not end"))
+            .unwrap();
+        let (said, wrong) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert!(
+            output.status.success() && said.trim_end().ends_with(says),
+            "{script} with {ows}: {said}\n{wrong}"
+        );
     }
 }
 
@@ -38,7 +47,13 @@ async fn content(stack: &Stack, python: &Path, script: &str, says: &str) {
 async fn owslib_gdal_and_qgis_work_unchanged() {
     let stack = Plan::agents(2).start().await;
     let distribution = Path::new("/usr/bin/python3");
-    content(&stack, &parts::python_with_clients(), "with_owslib.py", "OWSLib is content").await;
+    content(
+        &stack,
+        &parts::python_with_clients(),
+        "with_owslib.py",
+        "OWSLib is content",
+    )
+    .await;
     content(&stack, distribution, "with_gdal.py", "GDAL is content").await;
     content(&stack, distribution, "with_qgis.py", "QGIS is content").await;
 }

@@ -27,15 +27,13 @@ async fn a_crash_loop_ends_the_agent_and_nobody_notices() {
     let home = stack.get(&shots[0].target).await.agent().to_owned();
     let agent = stack.agent_mut(&home);
     let gave_up = until_within(stack::PATIENCE, async || {
-        if let Ok(stats) = agent.try_stats().await {
-            if let Some(worker) = stats
-                .workers
-                .iter()
-                .find(|worker| matches!(worker.state.as_str(), "idle" | "busy"))
-            {
-                agent.signal_worker(worker, Signal::SIGKILL);
-                killed += 1;
-            }
+        let workers = agent.try_stats().await.map(|stats| stats.workers).unwrap_or_default();
+        if let Some(worker) = workers
+            .iter()
+            .find(|worker| matches!(worker.state.as_str(), "idle" | "busy"))
+        {
+            agent.signal_worker(worker, Signal::SIGKILL);
+            killed += 1;
         }
         agent.ended().is_some()
     })
