@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::StatusCode;
 
 use super::home;
 use super::metrics::Metrics;
+use super::told::{Asked, Told, ToldBody};
 use crate::adapters::exchange::{self, Answer, Body, Failure, Job};
 use crate::adapters::storage::{Storage, StorageError};
 use crate::adapters::supervisor::{NoLease, Supervisor};
@@ -17,47 +18,6 @@ use crate::core::ogc::{
     self, Incoming, Kind, OgcRequest, Origin, Refusal, Refused, fingerprint, pass_headers, upstream,
 };
 use crate::core::pool;
-
-/// A request as it came in, its body whole.
-#[derive(Debug, Clone)]
-pub struct Asked {
-    /// The method.
-    pub method: Method,
-    /// The path, not decoded.
-    pub path: String,
-    /// The query without its `?`, not decoded.
-    pub query: Option<String>,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// The authority of the request's URI, where it has one.
-    pub authority: Option<String>,
-    /// The body.
-    pub body: Bytes,
-    /// Names the request in logs and in the answer.
-    pub id: String,
-    /// When it was accepted.
-    pub accepted: Instant,
-}
-
-/// An answer for a port to send.
-#[derive(Debug)]
-pub struct Told {
-    /// The HTTP status.
-    pub status: StatusCode,
-    /// The headers, the agent's own among them.
-    pub headers: Vec<(String, String)>,
-    /// The body.
-    pub body: ToldBody,
-}
-
-/// The body of an answer.
-#[derive(Debug)]
-pub enum ToldBody {
-    /// All of it.
-    Whole(Vec<Bytes>),
-    /// Piece by piece.
-    Stream(tokio::sync::mpsc::Receiver<Result<Bytes, exchange::Cut>>),
-}
 
 /// What every request needs; clones share it.
 #[derive(Clone)]

@@ -14,8 +14,9 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::front::{Asked, Front, Told, ToldBody};
+use super::front::Front;
 use super::http::request_id;
+use super::told::{Asked, Told, ToldBody};
 
 /// What may not stand in a path as it is.
 const PATH: &AsciiSet = &CONTROLS

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use super::front::{Told, ToldBody};
+use super::told::{Told, ToldBody};
 
 /// A few words on what this is and how to ask it for a map.
 #[must_use]

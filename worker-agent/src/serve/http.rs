@@ -15,7 +15,8 @@ use hyper::service::service_fn;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::front::{Asked, Front, Told, ToldBody};
+use super::front::Front;
+use super::told::{Asked, Told, ToldBody};
 use crate::adapters::exchange::Cut;
 use crate::core::ogc::Refusal;
 

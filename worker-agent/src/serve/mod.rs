@@ -7,3 +7,4 @@ pub mod home;
 pub mod http;
 pub mod metrics;
 pub mod state;
+pub mod told;
