@@ -179,6 +179,26 @@ impl Agent {
             .collect()
     }
 
+    /// Ends its zygotes with SIGKILL and says how many there were.
+    ///
+    /// # Panics
+    /// When the kernel does not say which processes are the agent's.
+    #[must_use]
+    pub fn kill_zygotes(&self) -> usize {
+        // The kernel lists children by the thread that started them.
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let children: String = threads
+            .map(|thread| std::fs::read_to_string(thread.unwrap().path().join("children")).unwrap_or_default())
+            .collect();
+        let zygotes = children.split_whitespace().filter(|pid| {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.starts_with("graticule-z")
+        });
+        zygotes
+            .map(|pid| kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap())
+            .count()
+    }
+
     /// Sends a signal to a worker of this agent.
     ///
     /// # Panics

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use graticule_proto::v1::WorkerInfo;
 use nix::sys::signal::Signal;
 use stack::load::Load;
 use stack::shots::{Shot, mix};
@@ -49,6 +50,33 @@ async fn no_request_fails_while_a_worker_is_killed_every_second() {
     for agent in &stack.agents {
         until("every worker to be replaced", async || agent.workers().await.len() == 2).await;
         assert_eq!(agent.stats().await.exits.get("crash"), Some(&5), "{}", agent.name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_while_zygotes_are_killed() {
+    let (stack, load, shots) = loaded(2).await;
+    for _ in 0..2 {
+        for agent in &stack.agents {
+            let old = agent.stats().await.state.unwrap().generation;
+            assert_eq!(agent.kill_zygotes(), 1, "{}", agent.name);
+            // Workers go on, and move to the next generation as they fall idle.
+            until("workers of a new generation", async || {
+                let workers = agent.workers().await;
+                let moved = |worker: &WorkerInfo| worker.generation > old && worker.start == "fork";
+                workers.len() == 2 && workers.iter().all(moved)
+            })
+            .await;
+        }
+    }
+    load.stop().await.expect_no_failure(LEAST, &shots);
+    for agent in &stack.agents {
+        assert_eq!(
+            agent.stats().await.exits.get("crash"),
+            Some(&0),
+            "{}: no worker died with its zygote",
+            agent.name
+        );
     }
 }
 

@@ -87,10 +87,9 @@ impl Task {
         let Some(zygote) = self.zygotes.get(&generation) else {
             return;
         };
-        if let (Some(error), false) = (error, zygote.stopping) {
-            let printed = zygote.printed.text();
-            let stage = if zygote.ready { "serving" } else { "starting" };
-            tracing::error!(generation, stage, %error, printed, "a zygote is lost; workers are spawned until one works");
+        // A closed channel is what its end looks like from here; the end itself says more.
+        if let Some(error) = error.filter(|error| !zygote.stopping && !matches!(error, ChannelError::Closed)) {
+            tracing::error!(generation, %error, "a zygote does not keep to the protocol and is ended");
         }
         if let (Some(pid), false) = (zygote.pid, zygote.stopping) {
             self.processes.kill(pid);
@@ -256,7 +255,16 @@ impl Task {
         {
             remove_dir(zygote.tmpdir);
             if !zygote.stopping {
-                tracing::error!(generation, status = ?ended.status, "a zygote has ended");
+                let stage = if zygote.ready { "serving" } else { "starting" };
+                let printed = zygote.printed.text();
+                let status = ended.status;
+                tracing::error!(
+                    generation,
+                    stage,
+                    ?status,
+                    printed,
+                    "a zygote has ended unasked; the next one is made"
+                );
             }
             self.feed(Event::ZygoteExited { generation });
         }
