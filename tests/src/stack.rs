@@ -197,9 +197,19 @@ impl Stack {
 
     /// How many agents Envoy has to send requests to; none while it does not say.
     pub async fn in_service(&self) -> Option<usize> {
-        let filter = "/stats?filter=^cluster.pool/default.membership_healthy$";
+        self.count("membership_healthy").await
+    }
+
+    /// How often Envoy had to try a request again elsewhere; none while it does not say.
+    pub async fn retries(&self) -> Option<usize> {
+        self.count("upstream_rq_retry").await
+    }
+
+    /// A figure that Envoy keeps of the agents.
+    async fn count(&self, name: &str) -> Option<usize> {
+        let filter = format!("/stats?filter=^cluster.pool/default.{name}$");
         let answer = Client::new(self.admin.address())
-            .ask(http::Method::GET, filter, &[], "")
+            .ask(http::Method::GET, &filter, &[], "")
             .await
             .ok()?;
         answer.text().trim().rsplit(": ").next()?.parse().ok()

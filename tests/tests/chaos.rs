@@ -99,6 +99,7 @@ async fn no_request_fails_while_an_agent_is_killed_and_comes_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_while_an_agent_is_told_to_stop() {
     let (mut stack, load, shots) = loaded(2).await;
+    let retries = stack.retries().await;
     for agent in 0..2 {
         stack.agents[agent].terminate();
         let ended = stack.agents[agent].until_ended().await;
@@ -109,6 +110,11 @@ async fn no_request_fails_while_an_agent_is_told_to_stop() {
         pause(1.0).await;
     }
     load.stop().await.expect_no_failure(LEAST, &shots);
+    assert_eq!(
+        stack.retries().await,
+        retries,
+        "Envoy knew before the ports closed, so nothing had to be tried twice"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
