@@ -41,7 +41,7 @@ test-docker: ## build the images and run compose.yaml with a Docker Engine of th
 bench: parts-test ## print timings side by side
 	@$(PYTHON) demo/projects/make.py $(PARTS)/projects
 	cargo build --workspace --bins
-	cargo bench -p graticule-tests
+	cargo bench -p graticule-tests --profile dev --bench replacement
 
 fuzz: ## fuzz what parses bytes from outside, FUZZ_SECONDS each
 	fuzz/run.sh frame $(FUZZ_SECONDS)
