@@ -97,7 +97,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         force_readonly_layers: qgis.force_readonly_layers,
         trust_layer_metadata: qgis.trust_layer_metadata,
         disable_getprint: qgis.disable_getprint,
-        warm_up: true,
+        warm_up: qgis.warm_up,
         preload: Vec::new(),
     };
     let python = Python::install(&config.worker.python, &runtime_path, settings)

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{Stream, StreamExt as _};
 use graticule_proto::v1::{
-    AgentHello, AgentIntent, AgentPhase, AgentRecord, AgentState, AgentUpdate, AgentWelcome, ListAgentsReply,
-    ListAgentsRequest, agent_intent, agent_update, fleet_admin_server::FleetAdmin, fleet_link_server::FleetLink,
+    AgentHello, AgentIntent, AgentPhase, AgentRecord, AgentState, AgentUpdate, AgentWelcome, ClearQuarantineReply,
+    ClearQuarantineRequest, ListAgentsReply, ListAgentsRequest, ListQuarantineReply, ListQuarantineRequest, agent_intent, agent_update, fleet_admin_server::FleetAdmin, fleet_link_server::FleetLink,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -63,7 +63,7 @@ impl FleetPort {
                     ));
                 }
                 // An update of a later version of the contract: the agent lives, and that is all we understand.
-                Some(None) => continue,
+                Some(Some(agent_update::Update::Killed(_) | agent_update::Update::Cleared(_)) | None) => continue,
             };
             let phase = phase_of(&state)?;
             self.tell(Event::Said(session, phase, Box::new(state), replaced.clone()))
@@ -131,6 +131,17 @@ impl FleetAdmin for FleetPort {
     async fn list_agents(&self, _: Request<ListAgentsRequest>) -> Result<Response<ListAgentsReply>, Status> {
         let agents = self.hub.roster.borrow().iter().map(record).collect();
         Ok(Response::new(ListAgentsReply { agents }))
+    }
+
+    async fn list_quarantine(&self, _: Request<ListQuarantineRequest>) -> Result<Response<ListQuarantineReply>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn clear_quarantine(
+        &self,
+        _: Request<ClearQuarantineRequest>,
+    ) -> Result<Response<ClearQuarantineReply>, Status> {
+        Err(Status::unimplemented("not yet"))
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use graticule_proto::v1::qgis_admin_server::QgisAdmin;
 use graticule_proto::v1::{
-    CachedProject, ListCacheReply, ListCacheRequest, PinProjectReply, PinProjectRequest, StatsReply, StatsRequest,
+    CachedProject, ClearQuarantineReply, ClearQuarantineRequest, ListCacheReply, ListCacheRequest, ListQuarantineReply,
+    ListQuarantineRequest, PinProjectReply, PinProjectRequest, ResizeReply, ResizeRequest, StatsReply, StatsRequest,
     UnpinProjectReply, UnpinProjectRequest, WorkerInfo,
 };
 use tokio::sync::{Mutex, watch};
@@ -142,6 +143,9 @@ impl QgisAdmin for Admin {
             answers: inner.metrics.answers(),
             exits: inner.metrics.exits(),
             uptime_seconds: inner.started.elapsed().as_secs_f64(),
+            lanes: Vec::new(),
+            memory: None,
+            cache: None,
         }))
     }
 
@@ -241,6 +245,21 @@ impl QgisAdmin for Admin {
         projects.extend(cached.into_iter().map(describe));
         projects.sort_by(|a, b| a.project.cmp(&b.project));
         Ok(Response::new(ListCacheReply { projects }))
+    }
+
+    async fn resize(&self, _: Request<ResizeRequest>) -> Result<Response<ResizeReply>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn list_quarantine(&self, _: Request<ListQuarantineRequest>) -> Result<Response<ListQuarantineReply>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn clear_quarantine(
+        &self,
+        _: Request<ClearQuarantineRequest>,
+    ) -> Result<Response<ClearQuarantineReply>, Status> {
+        Err(Status::unimplemented("not yet"))
     }
 }
 

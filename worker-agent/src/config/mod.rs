@@ -9,8 +9,16 @@ use graticule_daemon::config::ConfigError;
 use graticule_daemon::telemetry::Logging;
 use serde::{Deserialize, Serialize};
 
+mod cache;
+mod lanes;
+mod limits;
+
 use crate::core::locate::SearchPaths;
 use crate::core::pool::Policy;
+
+pub use cache::Cache;
+pub use lanes::{Lanes, Rule, Share};
+pub use limits::{Isolation, Memory, Quarantine, Recycle};
 
 /// Everything an operator can decide.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -22,6 +30,8 @@ pub struct Config {
     pub server: Server,
     /// The pool of QGIS processes.
     pub worker: Worker,
+    /// Answers that are given again.
+    pub cache: Cache,
     /// The control plane and how this agent is reached.
     pub fleet: Fleet,
 }
@@ -38,6 +48,10 @@ pub struct Server {
     pub metrics_listen: SocketAddr,
     /// A request must have answered after so many seconds, waiting included.
     pub timeout: f64,
+    /// The same for single services and requests, such as `"WMS/GetPrint" = 50.0`, or `"wfs3" = 30.0` for all of an API.
+    pub timeouts: BTreeMap<String, f64>,
+    /// How often a request may lead to another one of this server, as when a project has a layer of this server's own WMS.
+    pub max_loop_depth: u32,
     /// The largest request body, in bytes.
     pub max_body_size: usize,
     /// After SIGTERM, requests that run have so many seconds to finish.
@@ -72,6 +86,16 @@ pub struct Worker {
     pub state_dir: PathBuf,
     /// Temporary files of the agent and its workers; a fresh directory that is removed at the end when empty.
     pub runtime_dir: PathBuf,
+    /// What workers may use.
+    pub memory: Memory,
+    /// When sound workers are replaced.
+    pub recycle: Recycle,
+    /// Which requests are heavy, and what they may take.
+    pub lanes: Lanes,
+    /// Requests that kill workers.
+    pub quarantine: Quarantine,
+    /// What workers may do.
+    pub isolation: Isolation,
     /// What QGIS is told.
     pub qgis: Qgis,
 }
@@ -100,6 +124,8 @@ pub struct Qgis {
     pub trust_layer_metadata: bool,
     /// Leave print layouts out; `GetPrint` then fails.
     pub disable_getprint: bool,
+    /// Let a zygote draw one throwaway map before it is forked from: first maps are faster and take less memory.
+    pub warm_up: bool,
     /// Where projects are.
     pub projects: Projects,
 }
@@ -133,6 +159,8 @@ impl Default for Server {
             grpc_listen: SocketAddr::from(([127, 0, 0, 1], 23456)),
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 23458)),
             timeout: 20.0,
+            timeouts: BTreeMap::from([("WMS/GetPrint".to_owned(), 50.0)]),
+            max_loop_depth: 2,
             max_body_size: 10 * 1024 * 1024,
             shutdown_grace_period: 10.0,
             drain_delay: 0.5,
@@ -154,6 +182,11 @@ impl Default for Worker {
             python: "/usr/bin/python3".into(),
             state_dir: PathBuf::new(),
             runtime_dir: PathBuf::new(),
+            memory: Memory::default(),
+            recycle: Recycle::default(),
+            lanes: Lanes::default(),
+            quarantine: Quarantine::default(),
+            isolation: Isolation::default(),
             qgis: Qgis::default(),
         }
     }
@@ -167,6 +200,7 @@ impl Default for Qgis {
             force_readonly_layers: true,
             trust_layer_metadata: true,
             disable_getprint: false,
+            warm_up: true,
             projects: Projects::default(),
         }
     }
@@ -282,7 +316,7 @@ mod tests {
 
     /// The first TOML tree of the page.
     fn documented() -> String {
-        let page = include_str!("../../docs/configuration.md");
+        let page = include_str!("../../../docs/configuration.md");
         let start = page.find("```toml\n").expect("the page has a tree") + "```toml\n".len();
         page[start..]
             .split("```")
@@ -313,8 +347,9 @@ mod tests {
 
     fn collect(tree: &serde_json::Value, keys: &mut Vec<String>) {
         for (key, value) in tree.as_object().into_iter().flatten() {
+            let inline = documented().lines().any(|line| line.starts_with(&format!("{key} = ")));
             match value.as_object() {
-                Some(inner) if !inner.is_empty() => collect(value, keys),
+                Some(inner) if !inner.is_empty() && !inline => collect(value, keys),
                 _ => keys.push(key.clone()),
             }
         }

@@ -1,0 +1,84 @@
+//! What bounds a worker's life and what it may use: memory, age, privileges, and requests that kill it.
+
+use serde::{Deserialize, Serialize};
+
+/// `[worker.memory]`. A worker's memory is what only it uses: its private dirty pages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Memory {
+    /// A worker above so many bytes is replaced once it has answered; 0: half of `hard_limit`.
+    pub soft_limit: u64,
+    /// A worker above so many bytes is killed; 0: `high_water_mark` of the total over the number of workers, at least 256 MiB.
+    pub hard_limit: u64,
+    /// Above this part of the total, workers are ended one at a time, the largest first. The total is the control group's
+    /// limit, else the host's memory.
+    pub high_water_mark: f64,
+}
+
+/// `[worker.recycle]`. Each worker draws its own limits from the last fifth below these, so that they never go together.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recycle {
+    /// A worker is replaced after so many requests; 0: never.
+    pub max_requests: u64,
+    /// A worker is replaced after so many seconds; 0: never.
+    pub max_age: f64,
+}
+
+/// `[worker.quarantine]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Quarantine {
+    /// A request is refused once it has killed so many workers in the whole fleet; 0: never.
+    pub kills: u32,
+    /// A kill counts for so many seconds.
+    pub window: f64,
+    /// How long it is refused, in seconds.
+    pub duration: f64,
+}
+
+/// `[worker.isolation]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Isolation {
+    /// The user that workers run as when the agent runs as root; empty: root without any capability.
+    pub user: String,
+    /// Open files that a worker may have; 0: as the agent.
+    pub open_files: u64,
+    /// The largest file that a worker may write, in bytes; 0: any.
+    pub file_size: u64,
+    /// Environment variables that workers get besides QGIS's, GDAL's, PROJ's, PostgreSQL's and the language's own. A
+    /// name that ends with `*` means all that begin so.
+    pub pass_environment: Vec<String>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            soft_limit: 0,
+            hard_limit: 0,
+            high_water_mark: 0.9,
+        }
+    }
+}
+
+impl Default for Quarantine {
+    fn default() -> Self {
+        Self {
+            kills: 2,
+            window: 600.0,
+            duration: 300.0,
+        }
+    }
+}
+
+impl Default for Isolation {
+    fn default() -> Self {
+        Self {
+            user: String::new(),
+            open_files: 4096,
+            file_size: 4 << 30,
+            pass_environment: Vec::new(),
+        }
+    }
+}
