@@ -32,13 +32,26 @@ pub enum ExitReason {
     Deadline,
     /// Killed after the grace that follows a client's leaving.
     Abandoned,
+    /// Killed because of the memory it took.
+    Memory,
+    /// Told to go after its share of requests, time or memory; another takes its place.
+    Recycled,
     /// Told to go: a newer generation, fewer workers, or shutdown.
     Retired,
 }
 
 impl ExitReason {
     /// Every name, for metrics and docs.
-    pub const NAMES: [&str; 6] = ["crash", "exit", "start", "deadline", "abandoned", "retired"];
+    pub const NAMES: [&str; 8] = [
+        "crash",
+        "exit",
+        "start",
+        "deadline",
+        "abandoned",
+        "memory",
+        "recycled",
+        "retired",
+    ];
 
     /// The reason's name in metrics, logs and docs.
     #[must_use]
@@ -49,7 +62,9 @@ impl ExitReason {
             Self::Start => Self::NAMES[2],
             Self::Deadline => Self::NAMES[3],
             Self::Abandoned => Self::NAMES[4],
-            Self::Retired => Self::NAMES[5],
+            Self::Memory => Self::NAMES[5],
+            Self::Recycled => Self::NAMES[6],
+            Self::Retired => Self::NAMES[7],
         }
     }
 
@@ -57,7 +72,13 @@ impl ExitReason {
     /// take the agent down.
     #[must_use]
     pub const fn is_failure(self) -> bool {
-        !matches!(self, Self::Abandoned | Self::Retired)
+        !matches!(self, Self::Abandoned | Self::Recycled | Self::Retired)
+    }
+
+    /// Whether the request that the worker had is to blame, as far as can be told.
+    #[must_use]
+    pub const fn blames_request(self) -> bool {
+        matches!(self, Self::Crash { .. } | Self::Exit { .. } | Self::Deadline | Self::Memory)
     }
 }
 

@@ -1,83 +1,38 @@
-//! The state machine itself.
+//! The state machine itself: what each event means for workers and requests.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::worker::Worker;
-use super::{Action, Event, ExitReason, Generation, Policy, Refused, Start, Ticket, View, WorkerId, WorkerState};
+use super::choice::{best_idle, holds_off_until};
+use super::lanes::{Charged, Lanes, Waiting};
+use super::memory::{Memory, Verdict};
+use super::starts::{Backoff, Dice, Extra, Zygotes};
+use super::worker::{Job, Worker};
+use super::{Action, Event, ExitReason, Policy, Refused, View, WorkerId, WorkerState};
+use crate::core::lane::Lane;
 use crate::core::pressure::FailurePressure;
-
-/// The pause after the first failed start in a row; it doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-
-/// The longest pause between starts that keep failing.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// From so many failed starts in a row on, an agent without a live worker is no longer ready.
 const STARTS_THAT_MAY_FAIL: u32 = 3;
 
-/// A request without a worker.
-#[derive(Debug)]
-struct Waiting {
-    ticket: Ticket,
-    project: String,
-    deadline: Instant,
-}
-
-/// Failures in a row and when the next try may be.
-#[derive(Debug, Default)]
-struct Backoff {
-    failures: u32,
-    until: Option<Instant>,
-}
-
-impl Backoff {
-    fn failed(&mut self, now: Instant) {
-        let pause = FIRST_PAUSE
-            .saturating_mul(1 << self.failures.min(16))
-            .min(LONGEST_PAUSE);
-        self.failures = self.failures.saturating_add(1);
-        self.until = Some(now + pause);
-    }
-
-    fn holds(&self, now: Instant) -> bool {
-        self.until.is_some_and(|until| now < until)
-    }
-}
-
-/// The zygotes by their generation.
-#[derive(Debug, Default)]
-struct Zygotes {
-    /// The last number given.
-    newest: Generation,
-    /// What spawned workers load; counts the changes of the pinned projects, from 1.
-    preload: Generation,
-    /// Started, not ready yet.
-    loading: Option<Generation>,
-    /// What workers are forked from.
-    current: Option<Generation>,
-    /// Replaced; each stays until its last worker has gone, because its exit would drop file locks they rely on.
-    retired: Vec<Generation>,
-    /// What the loading one should hold has changed since it started.
-    stale: bool,
-    /// The current one may not be forked from.
-    refused: bool,
-    backoff: Backoff,
-}
-
 /// The pool. Feed it events with [`Pool::handle`] and call that with [`Event::Tick`] at [`Pool::next_wakeup`].
 #[derive(Debug)]
 pub struct Pool {
-    policy: Policy,
-    workers: BTreeMap<WorkerId, Worker>,
-    last_worker: WorkerId,
-    waiting: VecDeque<Waiting>,
-    zygotes: Zygotes,
-    starts: Backoff,
+    pub(super) policy: Policy,
+    pub(super) workers: BTreeMap<WorkerId, Worker>,
+    pub(super) last_worker: WorkerId,
+    pub(super) lanes: Lanes,
+    pub(super) zygotes: Zygotes,
+    pub(super) starts: Backoff,
+    pub(super) extra: Extra,
+    pub(super) dice: Dice,
+    memory: Memory,
     pressure: FailurePressure,
+    /// When the last event happened.
+    now: Option<Instant>,
     /// All workers have been up at once.
     complete: bool,
-    closing: bool,
+    pub(super) closing: bool,
     gave_up: bool,
 }
 
@@ -87,15 +42,16 @@ impl Pool {
     pub fn new(policy: Policy) -> Self {
         Self {
             pressure: FailurePressure::new(policy.failure_window),
+            dice: Dice::new(policy.seed),
             policy,
             workers: BTreeMap::new(),
             last_worker: 0,
-            waiting: VecDeque::new(),
-            zygotes: Zygotes {
-                preload: 1,
-                ..Zygotes::default()
-            },
+            lanes: Lanes::default(),
+            zygotes: Zygotes::new(),
             starts: Backoff::default(),
+            extra: Extra::default(),
+            memory: Memory::default(),
+            now: None,
             complete: false,
             closing: false,
             gave_up: false,
@@ -105,42 +61,59 @@ impl Pool {
     /// Takes an event that happened at `now` and says what is to be done, in order.
     pub fn handle(&mut self, now: Instant, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.now = Some(now);
         match event {
             Event::Arrived {
                 ticket,
                 project,
+                lane,
+                depth,
                 deadline,
+                again,
             } => {
-                self.waiting.push_back(Waiting {
+                let waiting = Waiting {
                     ticket,
                     project,
+                    lane,
+                    depth: depth.min(self.policy.max_depth),
+                    since: now,
                     deadline,
-                });
+                };
+                self.lanes.push(waiting, again);
             }
             Event::Left { ticket } => self.left(now, ticket, &mut actions),
             Event::Finished { worker, loaded } => self.finished(now, worker, loaded),
-            Event::Broken { worker } => self.broken(worker, &mut actions),
+            Event::Broken { worker } => self.broken(now, worker, &mut actions),
             Event::Ready { worker, pinned } => self.ready(now, worker, pinned),
             Event::ForkRefused { worker } => {
                 self.zygotes.refused = true;
                 self.workers.remove(&worker);
             }
             Event::Exited { worker, status } => {
-                if let Some(gone) = self.workers.remove(&worker) {
+                if let Some(mut gone) = self.workers.remove(&worker) {
+                    self.settle(now, gone.job.take());
                     self.gone(now, worker, gone.reason(status), gone.is_starting(), &mut actions);
                 }
             }
-            Event::PreloadChanged => {
-                self.zygotes.stale = true;
-                self.zygotes.preload += 1;
-            }
-            Event::ZygoteReady { generation } => self.zygote_ready(generation),
-            Event::ZygoteExited { generation } => self.zygote_exited(now, generation),
+            Event::PreloadChanged => self.zygotes.preload_changed(),
+            Event::ZygoteReady { generation } => self.zygotes.ready(generation),
+            Event::ZygoteExited { generation } => self.zygotes.exited(now, generation, &mut self.dice),
             Event::Resize { workers } => self.policy.workers = workers.max(1),
+            Event::Weighed { worker, bytes } => {
+                if let Some(worker) = self.workers.get_mut(&worker) {
+                    worker.private_bytes = bytes;
+                }
+            }
+            Event::Machine { total, used } => {
+                self.memory.machine(total, used);
+                self.shed(now, &mut actions);
+            }
             Event::Close => self.closing = true,
             Event::Tick => {}
         }
         self.expire(now, &mut actions);
+        self.judge_memory(now, &mut actions);
+        self.stretch(now);
         self.shrink(now, &mut actions);
         self.roll(now, &mut actions);
         self.zygote(now, &mut actions);
@@ -153,13 +126,25 @@ impl Pool {
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Instant> {
         let workers = self.workers.values().filter_map(Worker::due);
-        let queue = self.waiting.iter().map(|waiting| waiting.deadline);
+        let queue = self.lanes.iter().map(|waiting| waiting.deadline);
+        let patience = self
+            .lanes
+            .iter()
+            .filter_map(|waiting| holds_off_until(self.workers.values(), waiting, &self.lanes.costs));
+        // What is due and was not done waits for something else to happen.
+        let later = |at: &Instant| self.now.is_none_or(|now| *at > now);
         let pauses = [
             self.starts.until,
             self.zygotes.backoff.until,
+            self.extra.until,
             self.pressure.next_change(),
         ];
-        workers.chain(queue).chain(pauses.into_iter().flatten()).min()
+        workers
+            .chain(queue)
+            .chain(patience)
+            .chain(pauses.into_iter().flatten())
+            .filter(later)
+            .min()
     }
 
     /// The pool as it stands.
@@ -170,20 +155,20 @@ impl Pool {
             .filter(|worker| worker.is_idle() || worker.is_serving())
             .count();
         let start = self.start();
+        let pressure = self.pressure.at(now, self.policy.workers);
         View {
             workers: self.workers.iter().map(|(&id, worker)| worker.view(id, now)).collect(),
             capacity: self.policy.workers,
             live,
-            busy: self.workers.values().filter(|worker| worker.is_serving()).count(),
-            waiting: self.waiting.len(),
-            failure_pressure: self.pressure.at(now, self.policy.workers),
+            busy: self.serving(),
+            waiting: self.lanes.len(),
+            lanes: self.lanes.view(&self.policy),
+            memory: self.memory.view(&self.policy.memory, self.policy.workers),
+            failure_pressure: pressure,
+            degraded: pressure > self.policy.max_failure_pressure / 2.0,
             start,
-            ready: self.complete
-                && !self.closing
-                && !self.gave_up
-                && (live > 0 || self.starts.failures < STARTS_THAT_MAY_FAIL),
-            settled: self.zygotes.loading.is_none()
-                && (!self.zygotes.stale || !self.policy.fork)
+            ready: self.complete && !self.is_over() && (live > 0 || self.starts.failures < STARTS_THAT_MAY_FAIL),
+            settled: self.zygotes.are_settled(self.policy.fork)
                 && self
                     .workers
                     .values()
@@ -194,33 +179,33 @@ impl Pool {
     /// Whether every worker and zygote of a closed pool has gone.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.workers.is_empty() && self.zygotes.current.is_none() && self.zygotes.retired.is_empty()
+        self.workers.is_empty() && self.zygotes.are_gone()
     }
 
-    /// How a new worker is started now.
-    fn start(&self) -> Option<Start> {
-        let spawn = Start::Spawn(self.zygotes.preload);
-        match self.zygotes.current {
-            _ if !self.policy.fork || self.zygotes.refused => Some(spawn),
-            Some(generation) => Some(Start::Fork(generation)),
-            // The first zygote is on its way: its workers will be there sooner than spawned ones.
-            None if self.zygotes.backoff.failures == 0 => None,
-            None => Some(spawn),
+    /// Whether nothing new is started any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.closing || self.gave_up
+    }
+
+    fn serving(&self) -> usize {
+        self.workers.values().filter(|worker| worker.is_serving()).count()
+    }
+
+    /// Writes down what a request has cost, whatever became of it.
+    fn settle(&mut self, now: Instant, job: Option<Job>) {
+        if let Some(job) = job {
+            let took = now.saturating_duration_since(job.since);
+            self.lanes.done(&self.policy, &job.charged, took);
         }
     }
 
-    fn left(&mut self, now: Instant, ticket: Ticket, actions: &mut Vec<Action>) {
-        self.waiting.retain(|waiting| waiting.ticket != ticket);
+    fn left(&mut self, now: Instant, ticket: super::Ticket, actions: &mut Vec<Action>) {
+        self.lanes.retain(|waiting| waiting.ticket != ticket);
+        let kill_at = now + self.policy.grace;
         for (&id, worker) in &mut self.workers {
-            if let WorkerState::Busy {
-                ticket: busy, since, ..
-            } = worker.state
-                && busy == ticket
-            {
-                let kill_at = now + self.policy.grace;
+            let has_it = worker.job.as_ref().is_some_and(|job| job.ticket == ticket);
+            if has_it && matches!(worker.state, WorkerState::Busy { .. }) {
                 worker.state = WorkerState::Cancelling {
-                    ticket,
-                    since,
                     kill_at,
                     verdict: ExitReason::Abandoned,
                 };
@@ -232,28 +217,36 @@ impl Pool {
         }
     }
 
-    fn finished(&mut self, now: Instant, id: WorkerId, loaded: Option<String>) {
+    fn finished(&mut self, now: Instant, id: WorkerId, loaded: Option<(String, Duration)>) {
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_serving()) else {
             return;
         };
         worker.state = WorkerState::Idle { since: now };
         worker.served += 1;
-        if let Some(project) = loaded
-            && !worker.holds(&project)
-        {
-            worker.loaded.push(project);
+        let job = worker.job.take();
+        if let Some((project, took)) = loaded {
+            self.lanes.costs.loaded(&project, took);
+            if !worker.holds(&project) {
+                worker.loaded.push(project);
+            }
         }
+        self.settle(now, job);
     }
 
-    fn broken(&mut self, id: WorkerId, actions: &mut Vec<Action>) {
+    fn broken(&mut self, now: Instant, id: WorkerId, actions: &mut Vec<Action>) {
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| !worker.is_leaving()) else {
             return;
         };
-        if worker.is_starting() {
-            worker.verdict = Some(ExitReason::Start);
-        }
-        worker.state = WorkerState::Leaving { kill_at: None };
+        let verdict = worker.is_starting().then_some(ExitReason::Start);
+        let job = worker.leave(verdict, None);
         actions.push(Action::Kill { worker: id });
+        self.settle(now, job);
+    }
+
+    fn kill(&mut self, now: Instant, id: WorkerId, verdict: ExitReason, actions: &mut Vec<Action>) {
+        let job = self.workers.get_mut(&id).and_then(|worker| worker.leave(Some(verdict), None));
+        actions.push(Action::Kill { worker: id });
+        self.settle(now, job);
     }
 
     fn ready(&mut self, now: Instant, id: WorkerId, pinned: Vec<String>) {
@@ -274,7 +267,7 @@ impl Pool {
     fn gone(&mut self, now: Instant, worker: WorkerId, reason: ExitReason, starting: bool, actions: &mut Vec<Action>) {
         actions.push(Action::Gone { worker, reason });
         if starting || reason == ExitReason::Start {
-            self.starts.failed(now);
+            self.starts.failed(now, &mut self.dice);
         }
         if !reason.is_failure() {
             return;
@@ -287,37 +280,15 @@ impl Pool {
         }
     }
 
-    fn zygote_ready(&mut self, generation: Generation) {
-        if self.zygotes.loading != Some(generation) {
-            return;
-        }
-        self.zygotes.loading = None;
-        self.zygotes.refused = false;
-        self.zygotes.backoff = Backoff::default();
-        self.zygotes.retired.extend(self.zygotes.current.replace(generation));
-    }
-
-    /// A zygote that ends unasked leaves its workers without the locks they may rely on, so they become outdated as if
-    /// a newer generation had come.
-    fn zygote_exited(&mut self, now: Instant, generation: Generation) {
-        self.zygotes.retired.retain(|&retired| retired != generation);
-        if self.zygotes.loading == Some(generation) {
-            self.zygotes.loading = None;
-            self.zygotes.stale = true;
-            self.zygotes.backoff.failed(now);
-        } else if self.zygotes.current == Some(generation) {
-            self.zygotes.current = None;
-            self.zygotes.stale = true;
-        }
-    }
-
     /// Answers what has waited too long, cancels what has run too long, kills what would not stop.
     fn expire(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let closed = self.gave_up || (self.closing && self.workers.values().all(Worker::is_leaving));
-        self.waiting.retain(|waiting| {
+        // Nothing is started for an inner request any more, and whom it waits for may be waiting for it.
+        let no_inner = self.closing && !self.workers.values().any(Worker::is_idle);
+        self.lanes.retain(|waiting| {
             let why = if waiting.deadline <= now {
                 Refused::Deadline
-            } else if closed {
+            } else if closed || (no_inner && waiting.lane == Lane::Inner) {
                 Refused::Closing
             } else {
                 return true;
@@ -328,211 +299,135 @@ impl Pool {
             });
             false
         });
-        for (&id, worker) in &mut self.workers {
-            match worker.state {
-                WorkerState::Starting { until } if until <= now => {
-                    worker.verdict = Some(ExitReason::Start);
-                    worker.state = WorkerState::Leaving { kill_at: None };
-                    actions.push(Action::Kill { worker: id });
-                }
-                WorkerState::Busy {
-                    ticket,
-                    since,
-                    deadline,
-                } if deadline <= now => {
-                    let kill_at = now + self.policy.grace;
-                    worker.state = WorkerState::Cancelling {
-                        ticket,
-                        since,
-                        kill_at,
-                        verdict: ExitReason::Deadline,
-                    };
+        let due: Vec<(WorkerId, WorkerState)> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| !worker.is_idle() && worker.due().is_some_and(|at| at <= now))
+            .map(|(&id, worker)| (id, worker.state))
+            .collect();
+        for (id, state) in due {
+            match state {
+                WorkerState::Starting { .. } => self.kill(now, id, ExitReason::Start, actions),
+                WorkerState::Cancelling { verdict, .. } => self.kill(now, id, verdict, actions),
+                WorkerState::Busy { .. } => {
+                    if let Some(worker) = self.workers.get_mut(&id) {
+                        worker.state = WorkerState::Cancelling {
+                            kill_at: now + self.policy.grace,
+                            verdict: ExitReason::Deadline,
+                        };
+                    }
                     actions.push(Action::Cancel {
                         worker: id,
                         expired: true,
                     });
                 }
-                WorkerState::Cancelling { kill_at, verdict, .. } if kill_at <= now => {
-                    worker.verdict = Some(verdict);
-                    worker.state = WorkerState::Leaving { kill_at: None };
+                WorkerState::Leaving { .. } => {
+                    if let Some(worker) = self.workers.get_mut(&id) {
+                        worker.leave(None, None);
+                    }
                     actions.push(Action::Kill { worker: id });
                 }
-                WorkerState::Leaving { kill_at: Some(at) } if at <= now => {
-                    worker.state = WorkerState::Leaving { kill_at: None };
-                    actions.push(Action::Kill { worker: id });
-                }
-                _ => {}
+                WorkerState::Idle { .. } => {}
             }
         }
     }
 
-    fn retire(&mut self, now: Instant, id: WorkerId, actions: &mut Vec<Action>) {
-        if let Some(worker) = self.workers.get_mut(&id) {
-            worker.verdict = Some(ExitReason::Retired);
-            worker.state = WorkerState::Leaving {
-                kill_at: Some(now + self.policy.grace),
-            };
-            actions.push(Action::Quit { worker: id });
-        }
-    }
-
-    /// Retires workers beyond the number wanted, as they have nothing to do; all of them when closing.
-    fn shrink(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let over = self.closing || self.gave_up;
-        let wanted = if over { 0 } else { self.policy.workers };
-        let serves_queue = over && !self.waiting.is_empty();
-        let staying = self.workers.values().filter(|worker| !worker.is_leaving()).count();
-        let surplus = staying.saturating_sub(wanted);
-        let idle = self
-            .workers
-            .iter()
-            .filter(|(_, worker)| worker.is_idle() || worker.is_starting());
-        let leaving: Vec<WorkerId> = idle
-            .map(|(&id, _)| id)
-            .take(if serves_queue { 0 } else { surplus })
-            .collect();
-        for id in leaving {
-            self.retire(now, id, actions);
-        }
-    }
-
-    /// Moves one idle worker of an older generation on, when no other is on its way.
-    fn roll(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        // Without a zygote that was meant to be there, what runs is the best there is.
-        let helpless = self.policy.fork && !self.zygotes.refused && self.zygotes.current.is_none();
-        let moving = self
-            .workers
-            .values()
-            .any(|worker| worker.is_starting() || worker.is_leaving());
-        let Some(start) = self.start().filter(|_| !self.closing && !helpless && !moving) else {
-            return;
-        };
-        let outdated = self
-            .workers
-            .iter()
-            .find(|(_, worker)| worker.is_idle() && worker.start != start);
-        if let Some((&id, _)) = outdated {
-            self.retire(now, id, actions);
-        }
-    }
-
-    /// Starts the zygote that is wanted and stops those that nobody needs.
-    fn zygote(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let over = self.closing || self.gave_up;
-        let zygotes = &mut self.zygotes;
-        let unwanted = zygotes.newest > 0 && !zygotes.stale;
-        if self.policy.fork && !over && zygotes.loading.is_none() && !unwanted && !zygotes.backoff.holds(now) {
-            zygotes.newest += 1;
-            zygotes.stale = false;
-            zygotes.loading = Some(zygotes.newest);
-            zygotes.backoff.until = None;
-            actions.push(Action::StartZygote {
-                generation: zygotes.newest,
-            });
-        }
-        if over && self.workers.is_empty() {
-            zygotes.retired.extend(zygotes.current.take());
-            zygotes.retired.extend(zygotes.loading.take());
-        }
-        zygotes.retired.retain(|&generation| {
-            let needed = self
-                .workers
-                .values()
-                .any(|worker| worker.start == Start::Fork(generation));
-            if !needed {
-                actions.push(Action::StopZygote { generation });
+    /// Ends workers that take more than they may; those that take much go when they are idle.
+    fn judge_memory(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let (limits, workers) = (self.policy.memory, self.policy.workers);
+        let mut over = Vec::new();
+        for (&id, worker) in self.workers.iter_mut().filter(|(_, worker)| !worker.is_leaving()) {
+            match self.memory.judge(&limits, workers, worker.private_bytes) {
+                Verdict::Fine => worker.outgrown = false,
+                Verdict::Recycle => worker.outgrown = true,
+                Verdict::Kill => over.push(id),
             }
-            needed
-        });
+        }
+        for id in over {
+            self.kill(now, id, ExitReason::Memory, actions);
+        }
     }
 
-    /// Starts workers up to the number wanted, forked where that is possible.
-    fn fill(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.closing || self.gave_up || self.starts.holds(now) {
+    /// When the machine runs out of memory, the largest worker goes.
+    fn shed(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let staying = self.workers.iter().filter(|(_, worker)| !worker.is_leaving());
+        let largest = staying.max_by_key(|(_, worker)| worker.private_bytes);
+        let Some((&id, worker)) = largest else { return };
+        let (bytes, idle) = (worker.private_bytes, worker.is_idle());
+        if !self.memory.must_shrink(now, &self.policy.memory, bytes) {
             return;
         }
-        self.starts.until = None;
-        let Some(start) = self.start() else { return };
-        let staying = self.workers.values().filter(|worker| !worker.is_leaving()).count();
-        for _ in staying..self.policy.workers {
-            self.last_worker += 1;
-            let worker = self.last_worker;
-            self.workers
-                .insert(worker, Worker::starting(start, now + self.policy.start_timeout));
-            actions.push(Action::StartWorker { worker, start });
+        if idle {
+            self.retire(now, id, ExitReason::Recycled, actions);
+        } else {
+            self.kill(now, id, ExitReason::Memory, actions);
         }
     }
 
-    /// Hands out what waits, first come first served, and refuses what may not wait.
+    /// Hands out what waits, as the lanes have it, and refuses what may not wait.
     fn dispatch(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        while let Some(waiting) = self.waiting.front() {
-            let Some(id) = self.best_idle(&waiting.project) else {
+        while self.workers.values().any(Worker::is_idle) {
+            let serving = self.serving();
+            let Some((waiting, charged)) = self.next(now, serving) else {
                 break;
             };
-            let Some(Waiting {
-                ticket,
-                project,
-                deadline,
-            }) = self.waiting.pop_front()
-            else {
+            let workers = self.workers.iter().map(|(&id, worker)| (id, worker));
+            let most = self.policy.max_projects;
+            let Some(id) = best_idle(workers, &waiting.project, &self.lanes.costs, most) else {
                 break;
             };
             let Some(worker) = self.workers.get_mut(&id) else { break };
             worker.state = WorkerState::Busy {
-                ticket,
-                since: now,
-                deadline,
+                deadline: waiting.deadline,
             };
-            let evict = worker.take(&project, self.policy.max_projects);
+            worker.job = Some(Job {
+                ticket: waiting.ticket,
+                since: now,
+                charged,
+            });
             actions.push(Action::Assign {
-                ticket,
+                ticket: waiting.ticket,
                 worker: id,
-                evict,
+                evict: worker.take(&waiting.project, most),
             });
         }
-        while self.waiting.len() > self.policy.max_waiting {
-            if let Some(waiting) = self.waiting.pop_back() {
-                actions.push(Action::Refuse {
-                    ticket: waiting.ticket,
-                    why: Refused::QueueFull,
-                });
-            }
+        while let Some(waiting) = self.lanes.overflow(self.policy.max_waiting) {
+            actions.push(Action::Refuse {
+                ticket: waiting.ticket,
+                why: Refused::QueueFull {
+                    retry_after: self.lanes.retry_after(self.policy.workers),
+                },
+            });
         }
     }
 
-    /// The idle worker that holds the project, else the one with the fewest, else the one that was used last, so that
-    /// the others' memory can rest.
-    fn best_idle(&self, project: &str) -> Option<WorkerId> {
-        self.workers
-            .iter()
-            .filter_map(|(&id, worker)| match worker.state {
-                WorkerState::Idle { since } => Some((
-                    (!worker.holds(project), worker.loaded.len(), std::cmp::Reverse(since)),
-                    id,
-                )),
-                _ => None,
-            })
-            .min()
-            .map(|(_, id)| id)
+    fn next(&mut self, now: Instant, serving: usize) -> Option<(Waiting, Charged)> {
+        let (lane, flow) = self.lanes.pick(&self.policy, serving, |waiting| self.holds_off(now, waiting))?;
+        self.lanes.give(&self.policy, lane, &flow)
+    }
+
+    /// Whether a request rather waits for a worker that is busy now.
+    fn holds_off(&self, now: Instant, waiting: &Waiting) -> bool {
+        holds_off_until(self.workers.values(), waiting, &self.lanes.costs).is_some_and(|until| now < until)
     }
 
     /// Asserts what must hold after every event; simulations call it.
     #[cfg(test)]
-    pub(super) fn check_invariants(&self) {
-        let mut tickets: Vec<Ticket> = self.workers.values().filter_map(Worker::ticket).collect();
-        tickets.extend(self.waiting.iter().map(|waiting| waiting.ticket));
+    pub(super) fn check_invariants(&mut self) {
+        let serving: Vec<&Worker> = self.workers.values().filter(|worker| worker.is_serving()).collect();
+        assert!(
+            self.workers.values().all(|worker| worker.is_serving() == worker.job.is_some()),
+            "who serves has a request, and nobody else"
+        );
+        let jobs: Vec<&Job> = serving.iter().filter_map(|worker| worker.job.as_ref()).collect();
+        let mut tickets: Vec<super::Ticket> = jobs.iter().map(|job| job.ticket).collect();
+        tickets.extend(self.lanes.iter().map(|waiting| waiting.ticket));
         let count = tickets.len();
         tickets.sort_unstable();
         tickets.dedup();
         assert_eq!(tickets.len(), count, "a request is in one place only");
-        assert!(
-            self.waiting.len() <= self.policy.max_waiting,
-            "the queue keeps its bound"
-        );
-        assert!(
-            self.waiting.is_empty() || !self.workers.values().any(Worker::is_idle),
-            "nothing waits while a worker is idle"
-        );
+        let charged: Vec<_> = jobs.iter().map(|job| &job.charged).collect();
+        self.lanes.check_invariants(&self.policy, &charged);
         for worker in self.workers.values() {
             assert!(
                 worker.loaded.len() <= self.policy.max_projects.max(1),
@@ -540,10 +435,16 @@ impl Pool {
             );
         }
         let staying = self.workers.values().filter(|worker| !worker.is_leaving()).count();
-        let serving = self.workers.values().filter(|worker| worker.is_serving()).count();
-        assert!(
-            staying <= self.policy.workers.max(serving),
-            "no more workers than wanted"
-        );
+        let most = self.policy.workers + self.policy.max_depth as usize;
+        assert!(staying <= most.max(serving.len()), "no more workers than wanted");
+        let serving = serving.len();
+        if self.workers.values().any(Worker::is_idle) {
+            let now = self.now.expect("something has happened");
+            let next = self.lanes.pick(&self.policy, serving, |waiting| self.holds_off(now, waiting));
+            assert!(
+                next.is_none(),
+                "nothing that may go waits while a worker is idle"
+            );
+        }
     }
 }

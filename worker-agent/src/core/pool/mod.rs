@@ -4,20 +4,43 @@
 //! that arrives is given to an idle worker, waits in a bounded queue, or is refused. What a worker's end means is
 //! decided here as well: a worker that was told to go went for that reason, any other end is a failure and counts in
 //! the failure pressure. After each event the machine does, in this order, what has become due: expire deadlines, kill
-//! what outlived its grace, move one worker to a newer generation, start what is missing, hand out what waits.
+//! what outlived its grace, end who takes too much memory, move one worker to a newer generation or recycle one, start
+//! what is missing, hand out what waits.
 //!
-//! It knows no process ids, sockets or clocks, and nothing of OGC requests but the project they want.
+//! | file | decides |
+//! |---|---|
+//! | `machine` | what each event means for workers and requests |
+//! | `starts` | zygotes, generations, how and when workers are started and sent away |
+//! | `lanes`, `fair`, `costs` | who of those that wait goes next |
+//! | `choice` | which idle worker takes it |
+//! | `memory` | which worker takes too much memory |
+//! | `exit` | what an end means |
+//!
+//! It knows no process ids, sockets or clocks, and nothing of OGC requests but the project they want, their lane, and
+//! how many requests of this server led to them.
 
+mod choice;
+mod costs;
 mod exit;
+mod fair;
+mod lanes;
 mod machine;
+mod memory;
+mod starts;
 mod worker;
 
+#[cfg(test)]
+mod fairness_tests;
+#[cfg(test)]
+mod limits_tests;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
 
 use std::time::{Duration, Instant};
+
+use crate::core::lane::Lane;
 
 pub use exit::{ExitReason, ExitStatus};
 pub use machine::Pool;
@@ -51,6 +74,55 @@ pub struct Policy {
     pub fork: bool,
     /// How many projects a worker keeps that it did not inherit; at least 1.
     pub max_projects: usize,
+    /// The interactive lane's share of the workers.
+    pub interactive: Share,
+    /// The heavy lane's share.
+    pub heavy: Share,
+    /// How many requests of this server may lead to one; each step may use one worker beyond the configured ones.
+    pub max_depth: u32,
+    /// What workers may take.
+    pub memory: MemoryLimits,
+    /// A worker is recycled after so many requests.
+    pub max_requests: Option<u64>,
+    /// A worker is recycled after so long.
+    pub max_age: Option<Duration>,
+    /// Where the jitter of pauses and recycling comes from; any number.
+    pub seed: u64,
+}
+
+impl Policy {
+    /// The share of a lane.
+    #[must_use]
+    pub const fn share(&self, lane: Lane) -> Share {
+        match lane {
+            Lane::Interactive => self.interactive,
+            Lane::Heavy => self.heavy,
+            Lane::Inner => Share {
+                guaranteed: 0.0,
+                maximum: 1.0,
+            },
+        }
+    }
+}
+
+/// A lane's share of the workers, in parts of their number from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Share {
+    /// What no other lane may take.
+    pub guaranteed: f64,
+    /// What it may take at most.
+    pub maximum: f64,
+}
+
+/// What workers may take of the memory, in bytes of private dirty pages.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MemoryLimits {
+    /// Above this a worker is recycled once it has answered; `None`: half of the hard limit.
+    pub soft: Option<u64>,
+    /// Above this it is killed; `None`: an equal part of what the high-water mark leaves, at least 256 MiB.
+    pub hard: Option<u64>,
+    /// The part of the total above which workers are ended, one at a time, the largest first.
+    pub high_water_mark: f64,
 }
 
 /// What happened.
@@ -62,8 +134,14 @@ pub enum Event {
         ticket: Ticket,
         /// What it renders from: the project's uri.
         project: String,
+        /// Its class.
+        lane: Lane,
+        /// How many requests of this server led to it; 0 outside of the inner lane.
+        depth: u32,
         /// When it must have answered.
         deadline: Instant,
+        /// It had a worker before, which died; it goes to the front of its project's queue.
+        again: bool,
     },
     /// Its client has gone.
     Left {
@@ -74,8 +152,8 @@ pub enum Event {
     Finished {
         /// The worker.
         worker: WorkerId,
-        /// The project that it loaded for the request, if it did.
-        loaded: Option<String>,
+        /// The project that it loaded for the request, if it did, and how long that took.
+        loaded: Option<(String, Duration)>,
     },
     /// A worker's channel is of no further use.
     Broken {
@@ -117,6 +195,20 @@ pub enum Event {
     Resize {
         /// At least 1.
         workers: usize,
+    },
+    /// A worker's memory was looked at.
+    Weighed {
+        /// The worker.
+        worker: WorkerId,
+        /// Its private dirty memory, in bytes.
+        bytes: u64,
+    },
+    /// The machine's memory was looked at.
+    Machine {
+        /// What the agent and its workers may use, in bytes.
+        total: u64,
+        /// What is in use, in bytes.
+        used: u64,
     },
     /// All workers should leave when they have finished; nothing new is started.
     Close,
@@ -195,7 +287,10 @@ pub enum Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// As many are waiting as may.
-    QueueFull,
+    QueueFull {
+        /// When what waits will have been served, about.
+        retry_after: Duration,
+    },
     /// Its deadline passed while it waited.
     Deadline,
     /// The agent has given up or is closing.
@@ -215,14 +310,48 @@ pub struct View {
     pub busy: usize,
     /// Requests that wait.
     pub waiting: usize,
+    /// Each lane.
+    pub lanes: Vec<LaneView>,
+    /// The memory that workers are judged by.
+    pub memory: MemoryView,
     /// Failed workers within the window over configured workers.
     pub failure_pressure: f64,
+    /// Whether it is above half of its limit.
+    pub degraded: bool,
     /// How new workers are started; `None` while the first zygote is on its way.
     pub start: Option<Start>,
     /// Whether requests should be sent here: all workers have been up once, and starts do not keep failing.
     pub ready: bool,
     /// Whether every worker was started as new ones are and no newer generation is being made.
     pub settled: bool,
+}
+
+/// A lane as an operator sees it; counts of requests and of workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneView {
+    /// Which.
+    pub lane: Lane,
+    /// Requests that have a worker.
+    pub running: usize,
+    /// Requests that wait for one.
+    pub waiting: usize,
+    /// Workers that no other lane may take.
+    pub guaranteed: usize,
+    /// The most workers that it may take.
+    pub maximum: usize,
+}
+
+/// Memory as an operator sees it, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemoryView {
+    /// What the agent and its workers may use; 0 before it was looked at.
+    pub total: u64,
+    /// What is in use.
+    pub used: u64,
+    /// Above this a worker is recycled; 0 before the total is known.
+    pub soft_limit: u64,
+    /// Above this it is killed.
+    pub hard_limit: u64,
 }
 
 /// One worker as an operator sees it.
@@ -238,6 +367,8 @@ pub struct WorkerView {
     pub served: u64,
     /// How long it has been in its request; zero when it has none.
     pub busy_for: Duration,
+    /// Its private dirty memory in bytes, as last looked at.
+    pub private_bytes: u64,
     /// The uris of the projects it holds.
     pub projects: Vec<String>,
 }

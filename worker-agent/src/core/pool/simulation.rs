@@ -1,11 +1,13 @@
-//! A seeded model of a hostile world: workers that crash, hang and start slowly, clients that leave, pins that change.
-//! After every step the pool's invariants are checked, and at the end every request has had exactly one answer.
+//! A seeded model of a hostile world: workers that crash, hang, leak and start slowly, clients that leave, pins that
+//! change, lanes and inner requests, requests that come back after their worker died, a pool that is resized. After every step the pool's invariants are checked, and at the end every request has had exactly one answer.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::tests::policy;
 use super::*;
+
+const MIB: u64 = 1 << 20;
 
 const SEEDS: u64 = 1000;
 const STEPS: usize = 300;
@@ -34,6 +36,8 @@ struct World {
     ending: VecDeque<(WorkerId, ExitStatus)>,
     gone: BTreeSet<WorkerId>,
     gave_up: bool,
+    /// Open requests whose worker died.
+    died: VecDeque<Ticket>,
 }
 
 impl World {
@@ -82,11 +86,13 @@ impl World {
         }
     }
 
-    /// The worker's process ends; what it served is answered with a failure.
+    /// The worker's process ends; what it served is answered with a failure, or put once more.
     fn end(&mut self, worker: WorkerId) -> bool {
         self.starting.remove(&worker);
-        if let Some(ticket) = self.serving.remove(&worker) {
-            self.open.remove(&ticket);
+        if let Some(ticket) = self.serving.remove(&worker)
+            && self.open.remove(&ticket)
+        {
+            self.died.push_back(ticket);
         }
         self.alive.remove(&worker)
     }
@@ -103,11 +109,21 @@ fn pick<T: Copy>(dice: &mut Dice, from: impl ExactSizeIterator<Item = T>) -> Opt
 
 fn run(seed: u64) {
     let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let part = |dice: &mut Dice| [0.0, 0.25, 0.5, 1.0][usize::try_from(dice.roll(4)).unwrap()];
+    let share = |dice: &mut Dice| Share {
+        guaranteed: part(dice) / 2.0,
+        maximum: part(dice),
+    };
     let mut pool = Pool::new(Policy {
         workers: 1 + usize::try_from(dice.roll(4)).unwrap(),
         max_waiting: usize::try_from(dice.roll(6)).unwrap(),
         fork: dice.roll(5) > 0,
         max_failure_pressure: if dice.roll(3) == 0 { 3.0 } else { 1000.0 },
+        interactive: share(&mut dice),
+        heavy: share(&mut dice),
+        max_requests: (dice.roll(2) == 0).then_some(5),
+        max_age: (dice.roll(2) == 0).then_some(Duration::from_secs(20)),
+        seed,
         ..policy()
     });
     let mut now = Instant::now();
@@ -115,25 +131,30 @@ fn run(seed: u64) {
     let mut ticket = 0;
     for step in 0..STEPS {
         now += Duration::from_millis(dice.roll(400));
-        let event = match dice.roll(12) {
+        let event = match dice.roll(14) {
             0..=3 => {
                 ticket += 1;
                 world.open.insert(ticket);
                 let project = format!("/{}", dice.roll(5));
                 world.projects.insert(ticket, project.clone());
+                let lane = Lane::ALL[usize::try_from(dice.roll(3)).unwrap()];
                 Event::Arrived {
                     ticket,
                     project,
+                    lane,
+                    depth: if lane == Lane::Inner { 1 + u32::try_from(dice.roll(2)).unwrap() } else { 0 },
                     deadline: now + Duration::from_millis(500 + dice.roll(5000)),
+                    again: false,
                 }
             }
             4..=5 => match pick(&mut dice, world.serving.keys().copied()) {
                 Some(worker) => {
                     let answered = world.serving.remove(&worker).expect("it serves");
                     world.open.remove(&answered);
+                    let load = Duration::from_millis(dice.roll(1000));
                     Event::Finished {
                         worker,
-                        loaded: Some(world.projects[&answered].clone()),
+                        loaded: Some((world.projects[&answered].clone(), load)),
                     }
                 }
                 None => Event::Tick,
@@ -179,6 +200,33 @@ fn run(seed: u64) {
                 Some((worker, status)) if world.end(worker) => Event::Exited { worker, status },
                 _ => Event::Tick,
             },
+            11 => match pick(&mut dice, world.alive.iter().copied()) {
+                Some(worker) if dice.roll(2) == 0 => Event::Weighed {
+                    worker,
+                    bytes: dice.roll(2000) * MIB,
+                },
+                _ => Event::Machine {
+                    total: 4000 * MIB,
+                    used: dice.roll(4000) * MIB,
+                },
+            },
+            12 => match world.died.pop_front() {
+                Some(died) => {
+                    ticket += 1;
+                    world.open.insert(ticket);
+                    let project = world.projects[&died].clone();
+                    world.projects.insert(ticket, project.clone());
+                    Event::Arrived {
+                        ticket,
+                        project,
+                        lane: Lane::Interactive,
+                        depth: 0,
+                        deadline: now + Duration::from_millis(500 + dice.roll(2000)),
+                        again: true,
+                    }
+                }
+                None => Event::Tick,
+            },
             _ if dice.roll(6) == 0 => Event::Resize {
                 workers: 1 + usize::try_from(dice.roll(4)).unwrap(),
             },
@@ -187,6 +235,10 @@ fn run(seed: u64) {
         let actions = pool.handle(now, event.clone());
         world.carry_out(actions);
         pool.check_invariants();
+        assert!(
+            pool.next_wakeup().is_none_or(|at| at > now),
+            "seed {seed} step {step} {event:?}: a wake-up in the past would never end"
+        );
         let view = pool.view(now);
         assert!(
             view.failure_pressure >= 0.0 && view.live <= view.workers.len(),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 pub(super) fn policy() -> Policy {
     Policy {
@@ -16,16 +16,33 @@ pub(super) fn policy() -> Policy {
         max_failure_pressure: 2.0,
         fork: true,
         max_projects: 2,
+        interactive: Share {
+            guaranteed: 0.5,
+            maximum: 1.0,
+        },
+        heavy: Share {
+            guaranteed: 0.0,
+            maximum: 0.5,
+        },
+        max_depth: 2,
+        memory: MemoryLimits {
+            soft: None,
+            hard: None,
+            high_water_mark: 0.9,
+        },
+        max_requests: None,
+        max_age: None,
+        seed: 1,
     }
 }
 
-struct Run {
-    pool: Pool,
-    now: Instant,
+pub(super) struct Run {
+    pub pool: Pool,
+    pub now: Instant,
 }
 
 impl Run {
-    fn new(policy: Policy) -> Self {
+    pub fn new(policy: Policy) -> Self {
         Self {
             pool: Pool::new(policy),
             now: Instant::now(),
@@ -33,7 +50,7 @@ impl Run {
     }
 
     /// A pool with its workers, 1 and up, forked from generation 1 and idle.
-    fn running(policy: Policy) -> Self {
+    pub fn running(policy: Policy) -> Self {
         let workers = 1..=policy.workers as WorkerId;
         let mut run = Self::new(policy);
         assert_eq!(run.on(Event::Tick), [Action::StartZygote { generation: 1 }]);
@@ -46,46 +63,53 @@ impl Run {
         run
     }
 
-    fn on(&mut self, event: Event) -> Vec<Action> {
+    pub fn on(&mut self, event: Event) -> Vec<Action> {
         let actions = self.pool.handle(self.now, event);
         self.pool.check_invariants();
         actions
     }
 
-    fn later(&mut self, by: Duration) -> Vec<Action> {
+    pub fn later(&mut self, by: Duration) -> Vec<Action> {
         self.now += by;
         self.on(Event::Tick)
     }
 
-    fn arrive(&mut self, ticket: Ticket, project: &str) -> Vec<Action> {
+    pub fn arrive(&mut self, ticket: Ticket, project: &str) -> Vec<Action> {
+        self.ask(ticket, project, Lane::Interactive, 0)
+    }
+
+    pub fn ask(&mut self, ticket: Ticket, project: &str, lane: Lane, depth: u32) -> Vec<Action> {
         let deadline = self.now + 20 * SECOND;
         self.on(Event::Arrived {
             ticket,
             project: project.into(),
+            lane,
+            depth,
             deadline,
+            again: false,
         })
     }
 }
 
-fn start(worker: WorkerId, start: Start) -> Action {
+pub(super) fn start(worker: WorkerId, start: Start) -> Action {
     Action::StartWorker { worker, start }
 }
 
-fn ready(worker: WorkerId) -> Event {
+pub(super) fn ready(worker: WorkerId) -> Event {
     Event::Ready {
         worker,
         pinned: vec!["/pin".into()],
     }
 }
 
-fn finished(worker: WorkerId, loaded: Option<&str>) -> Event {
+pub(super) fn finished(worker: WorkerId, loaded: Option<&str>) -> Event {
     Event::Finished {
         worker,
-        loaded: loaded.map(Into::into),
+        loaded: loaded.map(|project| (project.to_owned(), Duration::ZERO)),
     }
 }
 
-fn assign(ticket: Ticket, worker: WorkerId) -> Action {
+pub(super) fn assign(ticket: Ticket, worker: WorkerId) -> Action {
     Action::Assign {
         ticket,
         worker,
@@ -93,11 +117,11 @@ fn assign(ticket: Ticket, worker: WorkerId) -> Action {
     }
 }
 
-fn gone(worker: WorkerId, reason: ExitReason) -> Action {
+pub(super) fn gone(worker: WorkerId, reason: ExitReason) -> Action {
     Action::Gone { worker, reason }
 }
 
-fn crashed(worker: WorkerId) -> Event {
+pub(super) fn crashed(worker: WorkerId) -> Event {
     Event::Exited {
         worker,
         status: ExitStatus::Signal(11),
@@ -137,7 +161,7 @@ fn a_worker_evicts_what_it_used_longest_ago_and_never_a_pinned_project() {
 }
 
 #[test]
-fn the_queue_is_first_come_first_served_and_bounded() {
+fn a_projects_requests_are_first_come_first_served_and_the_queue_is_bounded() {
     let mut run = Run::running(policy());
     run.arrive(1, "/a");
     run.arrive(2, "/a");
@@ -147,7 +171,7 @@ fn the_queue_is_first_come_first_served_and_bounded() {
         run.arrive(5, "/a"),
         [Action::Refuse {
             ticket: 5,
-            why: Refused::QueueFull
+            why: Refused::QueueFull { retry_after: SECOND }
         }]
     );
     assert_eq!(run.on(finished(2, None)), [assign(3, 2)]);
@@ -160,7 +184,10 @@ fn waiting_counts_towards_the_deadline() {
     run.on(Event::Arrived {
         ticket: 1,
         project: "/a".into(),
+        lane: Lane::Interactive,
+        depth: 0,
         deadline: run.now + 60 * SECOND,
+        again: false,
     });
     run.arrive(2, "/a");
     assert_eq!(run.pool.next_wakeup(), Some(run.now + 20 * SECOND));
@@ -299,9 +326,10 @@ fn starts_that_fail_are_tried_ever_more_slowly() {
             status: ExitStatus::Code(70),
         };
         assert_eq!(run.on(exited), [gone(worker, ExitReason::Start)]);
-        assert_eq!(run.later(Duration::from_millis(pause - 1)), []);
+        // A quarter of the pause is left to chance.
+        assert_eq!(run.later(Duration::from_millis(pause * 3 / 4)), []);
         assert_eq!(
-            run.later(Duration::from_millis(1)),
+            run.later(Duration::from_millis(pause.div_ceil(4))),
             [start(worker + 1, Start::Spawn(1))]
         );
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::lanes::Charged;
 use super::{ExitReason, ExitStatus, Generation, Ticket, WorkerView};
 use crate::core::pool::WorkerId;
 
@@ -48,19 +49,11 @@ pub enum WorkerState {
     },
     /// Serving.
     Busy {
-        /// Which request.
-        ticket: Ticket,
-        /// Since when.
-        since: Instant,
         /// When the request must have answered.
         deadline: Instant,
     },
     /// Asked to stop its request.
     Cancelling {
-        /// Which request.
-        ticket: Ticket,
-        /// Since when it has been busy.
-        since: Instant,
         /// When its grace ends.
         kill_at: Instant,
         /// What its end will mean if it has to be killed.
@@ -87,10 +80,20 @@ impl WorkerState {
     }
 }
 
+/// The request that a worker has.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Job {
+    pub ticket: Ticket,
+    pub since: Instant,
+    pub charged: Charged,
+}
+
 #[derive(Debug)]
 pub(super) struct Worker {
     pub state: WorkerState,
     pub start: Start,
+    /// There while it is busy or cancelling.
+    pub job: Option<Job>,
     pub served: u64,
     /// What its end means, when the agent brought it about.
     pub verdict: Option<ExitReason>,
@@ -98,18 +101,30 @@ pub(super) struct Worker {
     pub pinned: Vec<String>,
     /// Loaded for requests; the one used last stands last.
     pub loaded: Vec<String>,
+    /// Private dirty memory in bytes, as last looked at.
+    pub private_bytes: u64,
+    /// It takes more memory than it should, and goes when it is idle.
+    pub outgrown: bool,
+    /// After so many requests it is recycled.
+    pub max_requests: u64,
+    /// When it is recycled; its age counts from its start.
+    pub expires: Option<Instant>,
 }
 
 impl Worker {
     pub fn starting(start: Start, until: Instant) -> Self {
-        let state = WorkerState::Starting { until };
         Self {
-            state,
+            state: WorkerState::Starting { until },
             start,
+            job: None,
             served: 0,
             verdict: None,
             pinned: Vec::new(),
             loaded: Vec::new(),
+            private_bytes: 0,
+            outgrown: false,
+            max_requests: u64::MAX,
+            expires: None,
         }
     }
 
@@ -129,30 +144,45 @@ impl Worker {
         matches!(self.state, WorkerState::Busy { .. } | WorkerState::Cancelling { .. })
     }
 
-    #[cfg(test)]
-    pub fn ticket(&self) -> Option<Ticket> {
-        match self.state {
-            WorkerState::Busy { ticket, .. } | WorkerState::Cancelling { ticket, .. } => Some(ticket),
-            _ => None,
-        }
+    /// Whether it has had its share and should make room for a fresh one.
+    pub fn is_spent(&self, now: Instant) -> bool {
+        self.outgrown || self.served >= self.max_requests || self.expires.is_some_and(|at| at <= now)
     }
 
     pub fn holds(&self, project: &str) -> bool {
         self.pinned.iter().chain(&self.loaded).any(|held| held == project)
     }
 
+    /// Whether its request is for this project, so that it will hold it.
+    pub fn serves(&self, project: &str) -> bool {
+        self.job.as_ref().is_some_and(|job| job.charged.project == project)
+    }
+
+    /// What it would have to drop for `project` so that at most `max` unpinned ones stay.
+    pub fn would_drop(&self, project: &str, max: usize) -> impl Iterator<Item = &String> {
+        let excess = if self.holds(project) {
+            0
+        } else {
+            (self.loaded.len() + 1).saturating_sub(max.max(1))
+        };
+        self.loaded.iter().take(excess)
+    }
+
     /// Marks `project` as used now and names what must go so that at most `max` unpinned ones stay.
     pub fn take(&mut self, project: &str, max: usize) -> Vec<String> {
+        let excess = self.would_drop(project, max).count();
         if let Some(at) = self.loaded.iter().position(|held| held == project) {
             let held = self.loaded.remove(at);
             self.loaded.push(held);
-            return Vec::new();
         }
-        if self.pinned.iter().any(|held| held == project) {
-            return Vec::new();
-        }
-        let excess = (self.loaded.len() + 1).saturating_sub(max.max(1));
         self.loaded.drain(..excess).collect()
+    }
+
+    /// Sends it away; its process is killed at `kill_at`, or has been.
+    pub fn leave(&mut self, verdict: Option<ExitReason>, kill_at: Option<Instant>) -> Option<Job> {
+        self.verdict = verdict.or(self.verdict);
+        self.state = WorkerState::Leaving { kill_at };
+        self.job.take()
     }
 
     /// What the end of its process means.
@@ -170,26 +200,24 @@ impl Worker {
     pub fn due(&self) -> Option<Instant> {
         match self.state {
             WorkerState::Starting { until } => Some(until),
-            WorkerState::Idle { .. } => None,
-            WorkerState::Busy { deadline, .. } => Some(deadline),
+            WorkerState::Idle { .. } => self.expires,
+            WorkerState::Busy { deadline } => Some(deadline),
             WorkerState::Cancelling { kill_at, .. } => Some(kill_at),
             WorkerState::Leaving { kill_at } => kill_at,
         }
     }
 
     pub fn view(&self, id: WorkerId, now: Instant) -> WorkerView {
-        let busy_for = match self.state {
-            WorkerState::Busy { since, .. } | WorkerState::Cancelling { since, .. } => {
-                now.saturating_duration_since(since)
-            }
-            _ => Duration::ZERO,
-        };
         WorkerView {
             id,
             state: self.state.name(),
             start: self.start,
             served: self.served,
-            busy_for,
+            busy_for: self
+                .job
+                .as_ref()
+                .map_or(Duration::ZERO, |job| now.saturating_duration_since(job.since)),
+            private_bytes: self.private_bytes,
             projects: self.pinned.iter().chain(&self.loaded).cloned().collect(),
         }
     }

@@ -1,0 +1,107 @@
+//! What projects have cost so far: how long their requests keep a worker busy, and how long they take to load. Moving
+//! averages, for a bounded number of projects; what was not seen yet is reckoned with a guess.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::core::lane::Lane;
+
+/// What a request of an unknown project is expected to take, in seconds.
+const GUESS: f64 = 0.1;
+
+/// How much the newest value counts.
+const NEWEST: f64 = 0.3;
+
+/// How many projects are remembered.
+const REMEMBERED: usize = 4096;
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Seconds that a request takes, by lane.
+    busy: [Option<f64>; 3],
+    /// Seconds that a load takes.
+    load: Option<f64>,
+    used: u64,
+}
+
+/// Costs by project.
+#[derive(Debug, Default)]
+pub struct Costs {
+    known: BTreeMap<String, Known>,
+    uses: u64,
+}
+
+impl Costs {
+    /// How long a request in this lane will keep a worker busy, in seconds.
+    #[must_use]
+    pub fn busy(&self, project: &str, lane: Lane) -> f64 {
+        self.known
+            .get(project)
+            .and_then(|known| known.busy[lane.index()])
+            .unwrap_or(GUESS)
+    }
+
+    /// How long the project takes to load; zero when that was never seen.
+    #[must_use]
+    pub fn load(&self, project: &str) -> Duration {
+        let seconds = self.known.get(project).and_then(|known| known.load);
+        Duration::from_secs_f64(seconds.unwrap_or_default())
+    }
+
+    /// A request has kept a worker busy for so long.
+    pub fn was_busy(&mut self, project: &str, lane: Lane, took: Duration) {
+        learn(&mut self.entry(project).busy[lane.index()], took);
+    }
+
+    /// The project has been loaded in so long.
+    pub fn loaded(&mut self, project: &str, took: Duration) {
+        learn(&mut self.entry(project).load, took);
+    }
+
+    fn entry(&mut self, project: &str) -> &mut Known {
+        self.uses += 1;
+        if self.known.len() >= REMEMBERED && !self.known.contains_key(project) {
+            let oldest = self.known.iter().min_by_key(|(_, known)| known.used);
+            let oldest = oldest.map(|(name, _)| name.clone());
+            self.known.remove(&oldest.unwrap_or_default());
+        }
+        let known = self.known.entry(project.to_owned()).or_default();
+        known.used = self.uses;
+        known
+    }
+}
+
+fn learn(average: &mut Option<f64>, newest: Duration) {
+    let newest = newest.as_secs_f64();
+    *average = Some(average.map_or(newest, |old| old + NEWEST * (newest - old)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn averages_follow_what_is_seen() {
+        let mut costs = Costs::default();
+        assert!((costs.busy("/a", Lane::Heavy) - GUESS).abs() < 1e-9);
+        assert_eq!(costs.load("/a"), Duration::ZERO);
+        for _ in 0..30 {
+            costs.was_busy("/a", Lane::Heavy, Duration::from_secs(2));
+            costs.loaded("/a", Duration::from_millis(400));
+        }
+        assert!((costs.busy("/a", Lane::Heavy) - 2.0).abs() < 0.01);
+        assert!((costs.busy("/a", Lane::Interactive) - GUESS).abs() < 1e-9, "lanes are apart");
+        assert_eq!(costs.load("/a").as_millis(), 400);
+    }
+
+    #[test]
+    fn the_projects_used_last_are_remembered() {
+        let mut costs = Costs::default();
+        for n in 0..REMEMBERED + 10 {
+            costs.loaded("/often", Duration::from_secs(1));
+            costs.loaded(&n.to_string(), Duration::from_secs(1));
+        }
+        assert_eq!(costs.known.len(), REMEMBERED);
+        assert!(costs.load("/often") > Duration::ZERO && costs.load("0").is_zero());
+    }
+}

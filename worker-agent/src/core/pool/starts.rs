@@ -1,0 +1,288 @@
+//! How and when workers come and go: zygotes and their generations, pauses after failed starts, and who is sent away
+//! because there is no more need of him.
+
+use std::time::{Duration, Instant};
+
+use super::machine::Pool;
+use super::worker::Worker;
+use super::{Action, ExitReason, Generation, Start, WorkerId};
+
+/// The pause after the first failed start in a row; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause between starts that keep failing.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long workers beyond the configured ones stay after inner requests needed them.
+const EXTRA_STAYS: Duration = Duration::from_secs(10);
+
+/// Numbers that differ between agents and are the same for the same seed (xorshift).
+#[derive(Debug)]
+pub(super) struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    /// From 0 to 1.
+    pub fn roll(&mut self) -> f64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        #[allow(clippy::cast_precision_loss, reason = "any number will do")]
+        let part = (self.0 >> 11) as f64 / (1_u64 << 53) as f64;
+        part
+    }
+
+    /// A value from the last fifth below `most`.
+    pub fn below(&mut self, most: f64) -> f64 {
+        most * (1.0 - 0.2 * self.roll())
+    }
+}
+
+/// Failures in a row and when the next try may be.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    pub failures: u32,
+    pub until: Option<Instant>,
+}
+
+impl Backoff {
+    /// The pause has a quarter of jitter, so that agents that fail together do not try together.
+    pub fn failed(&mut self, now: Instant, dice: &mut Dice) {
+        let pause = FIRST_PAUSE
+            .saturating_mul(1 << self.failures.min(16))
+            .min(LONGEST_PAUSE);
+        self.failures = self.failures.saturating_add(1);
+        self.until = Some(now + pause.mul_f64(1.0 - 0.25 * dice.roll()));
+    }
+
+    fn holds(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+}
+
+/// The zygotes by their generation.
+#[derive(Debug, Default)]
+pub(super) struct Zygotes {
+    /// The last number given.
+    newest: Generation,
+    /// What spawned workers load; counts the changes of the pinned projects, from 1.
+    preload: Generation,
+    /// Started, not ready yet.
+    loading: Option<Generation>,
+    /// What workers are forked from.
+    current: Option<Generation>,
+    /// Replaced; each stays until its last worker has gone, because its exit would drop file locks they rely on.
+    retired: Vec<Generation>,
+    /// What the loading one should hold has changed since it started.
+    stale: bool,
+    /// The current one may not be forked from.
+    pub refused: bool,
+    pub backoff: Backoff,
+}
+
+impl Zygotes {
+    pub fn new() -> Self {
+        Self {
+            preload: 1,
+            ..Self::default()
+        }
+    }
+
+    pub fn preload_changed(&mut self) {
+        self.stale = true;
+        self.preload += 1;
+    }
+
+    pub fn ready(&mut self, generation: Generation) {
+        if self.loading != Some(generation) {
+            return;
+        }
+        self.loading = None;
+        self.refused = false;
+        self.backoff = Backoff::default();
+        self.retired.extend(self.current.replace(generation));
+    }
+
+    /// A zygote that ends unasked leaves its workers without the locks they may rely on, so they become outdated as if
+    /// a newer generation had come.
+    pub fn exited(&mut self, now: Instant, generation: Generation, dice: &mut Dice) {
+        self.retired.retain(|&retired| retired != generation);
+        if self.loading == Some(generation) {
+            self.loading = None;
+            self.stale = true;
+            self.backoff.failed(now, dice);
+        } else if self.current == Some(generation) {
+            self.current = None;
+            self.stale = true;
+        }
+    }
+
+    pub fn are_gone(&self) -> bool {
+        self.current.is_none() && self.retired.is_empty()
+    }
+
+    /// Whether none is being made and none has to be.
+    pub fn are_settled(&self, fork: bool) -> bool {
+        self.loading.is_none() && (!self.stale || !fork)
+    }
+}
+
+/// What inner requests need beyond the configured workers.
+#[derive(Debug, Default)]
+pub(super) struct Extra {
+    workers: usize,
+    pub until: Option<Instant>,
+}
+
+impl Pool {
+    /// How a new worker is started now.
+    pub(super) fn start(&self) -> Option<Start> {
+        let spawn = Start::Spawn(self.zygotes.preload);
+        match self.zygotes.current {
+            _ if !self.policy.fork || self.zygotes.refused => Some(spawn),
+            Some(generation) => Some(Start::Fork(generation)),
+            // The first zygote is on its way: its workers will be there sooner than spawned ones.
+            None if self.zygotes.backoff.failures == 0 => None,
+            None => Some(spawn),
+        }
+    }
+
+    pub(super) fn retire(&mut self, now: Instant, id: WorkerId, reason: ExitReason, actions: &mut Vec<Action>) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.leave(Some(reason), Some(now + self.policy.grace));
+            actions.push(Action::Quit { worker: id });
+        }
+    }
+
+    /// How many workers there should be; a closing pool keeps what there is as long as something waits.
+    fn wanted(&self) -> usize {
+        if !self.is_over() {
+            self.policy.workers + self.extra.workers
+        } else if self.lanes.is_empty() {
+            0
+        } else {
+            self.policy.workers
+        }
+    }
+
+    /// Follows what inner requests need.
+    pub(super) fn stretch(&mut self, now: Instant) {
+        let serving = self.workers.values().filter(|worker| worker.is_serving()).count();
+        let free = |worker: &&Worker| worker.is_idle() || worker.is_starting();
+        let free = self.workers.values().filter(free).count();
+        let needed = self.lanes.needed_beyond(&self.policy, serving, free);
+        self.extra.workers = self.extra.workers.max(needed);
+        if self.lanes.has_inner() {
+            self.extra.until = Some(now + EXTRA_STAYS);
+        } else if self.extra.until.is_some_and(|until| until <= now) {
+            self.extra = Extra::default();
+        }
+    }
+
+    /// Retires workers beyond the number wanted, as they have nothing to do; all of them when closing.
+    pub(super) fn shrink(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let staying = self.workers.values().filter(|worker| !worker.is_leaving()).count();
+        let surplus = staying.saturating_sub(self.wanted());
+        let start = self.start();
+        // First who is not ready yet, then who is outdated, then who knows least.
+        let mut free: Vec<_> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.is_idle() || worker.is_starting())
+            .map(|(&id, worker)| ((!worker.is_starting(), Some(worker.start) == start, worker.loaded.len()), id))
+            .collect();
+        free.sort_unstable();
+        for (_, id) in free.into_iter().take(surplus) {
+            self.retire(now, id, ExitReason::Retired, actions);
+        }
+    }
+
+    /// Sends one idle worker away that is of an older generation or has had its share, when no other is on its way.
+    pub(super) fn roll(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let moving = self
+            .workers
+            .values()
+            .any(|worker| worker.is_starting() || worker.is_leaving());
+        if self.closing || moving {
+            return;
+        }
+        // Without a zygote that was meant to be there, what runs is the best there is.
+        let helpless = self.policy.fork && !self.zygotes.refused && self.zygotes.current.is_none();
+        let start = self.start().filter(|_| !helpless);
+        let mut idle = self.workers.iter().filter(|(_, worker)| worker.is_idle());
+        let outdated = |worker: &Worker| start.is_some_and(|start| worker.start != start);
+        let next = idle.clone().find(|(_, worker)| outdated(worker));
+        let (id, reason) = match next {
+            Some((&id, _)) => (id, ExitReason::Retired),
+            None => match idle.find(|(_, worker)| worker.is_spent(now)) {
+                Some((&id, _)) => (id, ExitReason::Recycled),
+                None => return,
+            },
+        };
+        self.retire(now, id, reason, actions);
+    }
+
+    /// Starts the zygote that is wanted and stops those that nobody needs.
+    pub(super) fn zygote(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let over = self.is_over();
+        let zygotes = &mut self.zygotes;
+        let unwanted = zygotes.newest > 0 && !zygotes.stale;
+        if self.policy.fork && !over && zygotes.loading.is_none() && !unwanted && !zygotes.backoff.holds(now) {
+            zygotes.newest += 1;
+            zygotes.stale = false;
+            zygotes.loading = Some(zygotes.newest);
+            zygotes.backoff.until = None;
+            actions.push(Action::StartZygote {
+                generation: zygotes.newest,
+            });
+        }
+        if over && self.workers.is_empty() {
+            zygotes.retired.extend(zygotes.current.take());
+            zygotes.retired.extend(zygotes.loading.take());
+        }
+        zygotes.retired.retain(|&generation| {
+            let needed = self
+                .workers
+                .values()
+                .any(|worker| worker.start == Start::Fork(generation));
+            if !needed {
+                actions.push(Action::StopZygote { generation });
+            }
+            needed
+        });
+    }
+
+    /// Starts workers up to the number wanted, forked where that is possible.
+    pub(super) fn fill(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.is_over() || self.starts.holds(now) {
+            return;
+        }
+        self.starts.until = None;
+        let Some(start) = self.start() else { return };
+        let staying = self.workers.values().filter(|worker| !worker.is_leaving()).count();
+        for _ in staying..self.wanted() {
+            self.last_worker += 1;
+            let worker = self.last_worker;
+            let mut fresh = Worker::starting(start, now + self.policy.start_timeout);
+            if let Some(most) = self.policy.max_requests {
+                #[allow(
+                    clippy::cast_precision_loss,
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "a number of requests, about"
+                )]
+                let most = self.dice.below(most as f64) as u64;
+                fresh.max_requests = most.max(1);
+            }
+            fresh.expires = self
+                .policy
+                .max_age
+                .map(|age| now + Duration::from_secs_f64(self.dice.below(age.as_secs_f64())));
+            self.workers.insert(worker, fresh);
+            actions.push(Action::StartWorker { worker, start });
+        }
+    }
+}
