@@ -3,6 +3,7 @@
 pub mod channel;
 pub mod exchange;
 pub mod link;
+pub mod memory;
 pub mod output;
 pub mod pins;
 pub mod processes;

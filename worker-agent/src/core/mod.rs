@@ -4,6 +4,7 @@ pub mod frame;
 pub mod index;
 pub mod lane;
 pub mod locate;
+pub mod memory;
 pub mod message;
 pub mod ogc;
 pub mod pool;
