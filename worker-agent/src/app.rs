@@ -125,7 +125,6 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         supervisor: supervisor.clone(),
         metrics: Arc::clone(&metrics),
         timeout,
-        retry_after: 1,
         max_body_size: server.max_body_size,
     };
     let (health, health_service) = tonic_health::server::health_reporter();

@@ -12,6 +12,7 @@ use super::channel::ChannelError;
 use super::supervisor::{Lease, Stop};
 use crate::core::frame::{BODY_CHUNK, Frame, Kind};
 use crate::core::message::{End, FromWorker, Report, ToWorker, WorkerError};
+use crate::core::pool::ExitReason;
 
 /// An answer up to this size is held back until it is whole, in bytes: a worker that dies before has answered nothing,
 /// and the request can be tried elsewhere.
@@ -21,7 +22,7 @@ const HOLD: usize = 256 * 1024;
 const PIECES_AHEAD: usize = 4;
 
 /// What QGIS is asked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Job {
     /// The request's id.
     pub id: String,
@@ -65,8 +66,8 @@ pub struct Cut(pub &'static str);
 pub enum Failure {
     /// The deadline passed.
     Deadline,
-    /// The worker died, or lost the protocol.
-    Died(ChannelError),
+    /// The worker died, or lost the protocol; with what its end meant, where that is known.
+    Died(ChannelError, Option<ExitReason>),
     /// The worker says why.
     Worker(WorkerError),
 }
@@ -79,9 +80,10 @@ pub enum Failure {
 pub async fn run(lease: Lease, job: Job) -> Result<Answer, Failure> {
     let (answer, answered) = oneshot::channel();
     tokio::spawn(drive(lease, job, answer));
-    answered
-        .await
-        .unwrap_or(Err(Failure::Died(ChannelError::Unexpected("end of the exchange"))))
+    answered.await.unwrap_or(Err(Failure::Died(
+        ChannelError::Unexpected("end of the exchange"),
+        None,
+    )))
 }
 
 /// Where the answer goes.
@@ -140,8 +142,8 @@ async fn drive(mut lease: Lease, job: Job, answer: oneshot::Sender<Result<Answer
             lease.give_back(report.as_deref());
         }
         Err(error) => {
-            lease.broken();
-            exchange.client.fail(Failure::Died(error));
+            let reason = lease.broken().await;
+            exchange.client.fail(Failure::Died(error, reason));
         }
     }
 }

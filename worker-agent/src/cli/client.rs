@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use graticule_proto::v1::qgis_admin_client::QgisAdminClient;
-use graticule_proto::v1::{ListCacheRequest, PinProjectRequest, StatsRequest, UnpinProjectRequest};
+use graticule_proto::v1::{ListCacheRequest, PinProjectRequest, ResizeRequest, StatsRequest, UnpinProjectRequest};
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -71,6 +71,17 @@ pub(super) async fn stats(host: &str, json: bool) -> anyhow::Result<ExitCode> {
             show::stats(&stats)
         }
     );
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn resize(host: &str, workers: u32) -> anyhow::Result<ExitCode> {
+    let mut client = QgisAdminClient::new(connect(host).await?);
+    let done = client
+        .resize(ResizeRequest { workers })
+        .await
+        .map_err(|status| said(&status))?
+        .into_inner();
+    println!("{} workers are wanted now, {} before", done.after, done.before);
     Ok(ExitCode::SUCCESS)
 }
 

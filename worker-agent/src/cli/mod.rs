@@ -56,6 +56,13 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Set a running agent's number of workers until it ends; nothing in flight is lost. Example: worker-agent resize 8
+    Resize {
+        /// How many, from 1 to 1024
+        workers: u32,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Projects that workers hold, and pins
     #[command(subcommand)]
     Cache(CacheCommand),
@@ -109,6 +116,7 @@ impl Args {
             Command::CheckConfig { conf } => serve::check(conf.as_deref()),
             Command::Healthcheck { target } => client::run(client::healthcheck(&target.host)),
             Command::Stats { target, json } => client::run(client::stats(&target.host, json)),
+            Command::Resize { workers, target } => client::run(client::resize(&target.host, workers)),
             Command::Cache(CacheCommand::Pin { project, target }) => client::run(client::pin(&target.host, project)),
             Command::Cache(CacheCommand::Unpin { project, target }) => {
                 client::run(client::unpin(&target.host, project))

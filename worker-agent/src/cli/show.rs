@@ -57,11 +57,25 @@ pub(super) fn stats(stats: &StatsReply) -> String {
         state.request_pressure,
         state.generation
     );
+    if state.degraded {
+        text.push_str("degraded: workers keep failing; the log says why\n");
+    }
+    if let Some(memory) = &stats.memory {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "memory {} of {} in use ({}); a worker is replaced above {}, killed above {}",
+            megabytes(memory.used),
+            megabytes(memory.total),
+            memory.source,
+            megabytes(memory.soft_limit),
+            megabytes(memory.hard_limit)
+        );
+    }
     let mut counts = |what: &str, mut counts: Vec<(String, u64)>| {
         counts.retain(|(_, count)| *count > 0);
         counts.sort();
         let list: Vec<String> = counts.iter().map(|(name, count)| format!("{name}: {count}")).collect();
-        // Writing to a String cannot fail.
         let _ = writeln!(
             text,
             "{what} {}",
@@ -88,6 +102,16 @@ pub(super) fn stats(stats: &StatsReply) -> String {
             .map(|(reason, count)| (reason.clone(), *count))
             .collect(),
     );
+    let mut lanes = vec![row(["LANE", "RUNNING", "WAITING", "GUARANTEED", "MAXIMUM"])];
+    for lane in &stats.lanes {
+        let counts = [lane.running, lane.waiting, lane.guaranteed, lane.maximum];
+        lanes.push(
+            std::iter::once(lane.name.clone())
+                .chain(counts.iter().map(u32::to_string))
+                .collect(),
+        );
+    }
+    text.push_str(&table(&lanes));
     let mut rows = vec![row([
         "WORKER", "PID", "STATE", "START", "SERVED", "PRIVATE", "BUSY", "PROJECTS",
     ])];
@@ -123,11 +147,28 @@ pub(super) fn stats_json(stats: &StatsReply) -> String {
             })
         })
         .collect();
+    let lanes: Vec<_> = stats
+        .lanes
+        .iter()
+        .map(|lane| {
+            json!({
+                "name": lane.name, "running": lane.running, "waiting": lane.waiting,
+                "guaranteed": lane.guaranteed, "maximum": lane.maximum,
+            })
+        })
+        .collect();
+    let memory = stats.memory.as_ref().map(|memory| {
+        json!({
+            "total": memory.total, "used": memory.used, "source": memory.source,
+            "soft_limit": memory.soft_limit, "hard_limit": memory.hard_limit,
+        })
+    });
     let value = json!({
         "phase": phase(stats), "capacity": state.capacity, "live": state.live, "busy": state.busy,
         "waiting": state.waiting, "failure_pressure": state.failure_pressure,
         "request_pressure": state.request_pressure, "generation": state.generation, "pins": state.pins,
         "uptime_seconds": stats.uptime_seconds, "answers": stats.answers, "exits": stats.exits, "workers": workers,
+        "degraded": state.degraded, "lanes": lanes, "memory": memory,
     });
     format!("{value:#}\n")
 }

@@ -1,6 +1,12 @@
 //! What bounds a worker's life and what it may use: memory, age, privileges, and requests that kill it.
 
+use std::time::Duration;
+
+use graticule_daemon::config::ConfigError;
 use serde::{Deserialize, Serialize};
+
+use super::{seconds, wrong};
+use crate::core::pool::MemoryLimits;
 
 /// `[worker.memory]`. A worker's memory is what only it uses: its private dirty pages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,6 +56,55 @@ pub struct Isolation {
     /// Environment variables that workers get besides QGIS's, GDAL's, PROJ's, PostgreSQL's and the language's own. A
     /// name that ends with `*` means all that begin so.
     pub pass_environment: Vec<String>,
+}
+
+/// Below this a worker could not even start, in bytes.
+const LEAST_LIMIT: u64 = 64 << 20;
+
+impl Memory {
+    /// What the pool is to keep to.
+    ///
+    /// # Errors
+    /// The first value that is out of its range.
+    pub fn limits(&self) -> Result<MemoryLimits, ConfigError> {
+        let given = |bytes: u64| Some(bytes).filter(|bytes| *bytes > 0);
+        for (key, bytes) in [("soft_limit", self.soft_limit), ("hard_limit", self.hard_limit)] {
+            if bytes > 0 && bytes < LEAST_LIMIT {
+                return Err(wrong(
+                    &format!("worker.memory.{key}"),
+                    format!("expected at least {LEAST_LIMIT} bytes, or 0, found {bytes}"),
+                ));
+            }
+        }
+        if self.soft_limit > 0 && self.hard_limit > 0 && self.soft_limit > self.hard_limit {
+            return Err(wrong("worker.memory.soft_limit", "expected no more than hard_limit"));
+        }
+        let mark = self.high_water_mark;
+        if !(mark > 0.0 && mark <= 1.0) {
+            return Err(wrong(
+                "worker.memory.high_water_mark",
+                format!("expected more than 0 and at most 1, found {mark}"),
+            ));
+        }
+        Ok(MemoryLimits {
+            soft: given(self.soft_limit),
+            hard: given(self.hard_limit),
+            high_water_mark: mark,
+        })
+    }
+}
+
+impl Recycle {
+    /// The greatest age of a worker; none when it is not limited.
+    ///
+    /// # Errors
+    /// When it is out of its range.
+    pub fn max_age(&self) -> Result<Option<Duration>, ConfigError> {
+        if self.max_age == 0.0 {
+            return Ok(None);
+        }
+        seconds("worker.recycle.max_age", self.max_age).map(Some)
+    }
 }
 
 impl Default for Memory {

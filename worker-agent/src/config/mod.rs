@@ -14,7 +14,7 @@ mod lanes;
 mod limits;
 
 use crate::core::locate::SearchPaths;
-use crate::core::pool::Policy;
+use crate::core::pool::{self, Policy};
 
 pub use cache::Cache;
 pub use lanes::{Lanes, Rule, Share};
@@ -217,11 +217,21 @@ impl Default for Fleet {
     }
 }
 
+/// The most workers that one agent may have.
+pub const MOST_WORKERS: usize = 1024;
+
 fn wrong(key: &str, problem: impl Into<String>) -> ConfigError {
     ConfigError::Invalid {
         origin: "configuration".into(),
         key: key.into(),
         problem: problem.into(),
+    }
+}
+
+fn share(share: Share) -> pool::Share {
+    pool::Share {
+        guaranteed: share.guaranteed,
+        maximum: share.maximum,
     }
 }
 
@@ -254,8 +264,11 @@ impl Config {
     /// The first value that is out of its range.
     pub fn policy(&self) -> Result<Policy, ConfigError> {
         let worker = &self.worker;
-        if worker.num_processes > 1024 {
-            return Err(wrong("worker.num_processes", "expected at most 1024"));
+        if worker.num_processes > MOST_WORKERS {
+            return Err(wrong(
+                "worker.num_processes",
+                format!("expected at most {MOST_WORKERS}"),
+            ));
         }
         if !worker.max_failure_pressure.is_finite() || worker.max_failure_pressure <= 0.0 {
             return Err(wrong("worker.max_failure_pressure", "expected a number above 0"));
@@ -272,6 +285,13 @@ impl Config {
             max_failure_pressure: worker.max_failure_pressure,
             fork: worker.start_method == StartMethod::Fork,
             max_projects: worker.qgis.max_projects,
+            interactive: share(worker.lanes.interactive),
+            heavy: share(worker.lanes.heavy),
+            max_depth: self.server.max_loop_depth,
+            memory: worker.memory.limits()?,
+            max_requests: Some(worker.recycle.max_requests).filter(|most| *most > 0),
+            max_age: worker.recycle.max_age()?,
+            seed: u64::from(std::process::id()),
         })
     }
 

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use graticule_proto::v1::qgis_admin_server::QgisAdmin;
 use graticule_proto::v1::{
-    CachedProject, ClearQuarantineReply, ClearQuarantineRequest, ListCacheReply, ListCacheRequest, ListQuarantineReply,
-    ListQuarantineRequest, PinProjectReply, PinProjectRequest, ResizeReply, ResizeRequest, StatsReply, StatsRequest,
-    UnpinProjectReply, UnpinProjectRequest, WorkerInfo,
+    CachedProject, ClearQuarantineReply, ClearQuarantineRequest, LaneInfo, ListCacheReply, ListCacheRequest,
+    ListQuarantineReply, ListQuarantineRequest, MemoryInfo, PinProjectReply, PinProjectRequest, ResizeReply,
+    ResizeRequest, StatsReply, StatsRequest, UnpinProjectReply, UnpinProjectRequest, WorkerInfo,
 };
 use tokio::sync::{Mutex, watch};
 use tonic::{Request, Response, Status};
@@ -17,8 +17,10 @@ use super::metrics::Metrics;
 use crate::adapters::pins::{Pins, PinsError};
 use crate::adapters::storage::{Storage, StorageError};
 use crate::adapters::supervisor::{Cached, Pinned, Supervisor};
+use crate::config::MOST_WORKERS;
 use crate::core::locate::ProjectName;
 use crate::core::message::ProjectRef;
+use crate::core::pool::LaneView;
 use graticule_proto::v1::AgentState;
 
 /// The service; clones share it.
@@ -129,7 +131,7 @@ impl QgisAdmin for Admin {
             start: worker.start.name().to_owned(),
             generation: worker.start.generation(),
             served: worker.served,
-            private_bytes: status.private_bytes.get(&worker.id).copied().unwrap_or_default(),
+            private_bytes: worker.private_bytes,
             projects: worker
                 .projects
                 .iter()
@@ -143,8 +145,14 @@ impl QgisAdmin for Admin {
             answers: inner.metrics.answers(),
             exits: inner.metrics.exits(),
             uptime_seconds: inner.started.elapsed().as_secs_f64(),
-            lanes: Vec::new(),
-            memory: None,
+            lanes: status.view.lanes.iter().map(lane).collect(),
+            memory: Some(MemoryInfo {
+                total: status.view.memory.total,
+                used: status.view.memory.used,
+                source: inner.supervisor.memory_source().to_owned(),
+                soft_limit: status.view.memory.soft_limit,
+                hard_limit: status.view.memory.hard_limit,
+            }),
             cache: None,
         }))
     }
@@ -247,11 +255,27 @@ impl QgisAdmin for Admin {
         Ok(Response::new(ListCacheReply { projects }))
     }
 
-    async fn resize(&self, _: Request<ResizeRequest>) -> Result<Response<ResizeReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+    async fn resize(&self, request: Request<ResizeRequest>) -> Result<Response<ResizeReply>, Status> {
+        let workers = request.into_inner().workers;
+        let wanted = usize::try_from(workers).unwrap_or(usize::MAX);
+        if !(1..=MOST_WORKERS).contains(&wanted) {
+            return Err(Status::invalid_argument(format!(
+                "`workers` is {workers}; expected 1 to {MOST_WORKERS}"
+            )));
+        }
+        let before = self.inner.supervisor.status().view.capacity;
+        self.inner.supervisor.resize(wanted);
+        tracing::info!(before, after = workers, "resized");
+        Ok(Response::new(ResizeReply {
+            before: u32::try_from(before).unwrap_or(u32::MAX),
+            after: workers,
+        }))
     }
 
-    async fn list_quarantine(&self, _: Request<ListQuarantineRequest>) -> Result<Response<ListQuarantineReply>, Status> {
+    async fn list_quarantine(
+        &self,
+        _: Request<ListQuarantineRequest>,
+    ) -> Result<Response<ListQuarantineReply>, Status> {
         Err(Status::unimplemented("not yet"))
     }
 
@@ -260,6 +284,17 @@ impl QgisAdmin for Admin {
         _: Request<ClearQuarantineRequest>,
     ) -> Result<Response<ClearQuarantineReply>, Status> {
         Err(Status::unimplemented("not yet"))
+    }
+}
+
+fn lane(lane: &LaneView) -> LaneInfo {
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    LaneInfo {
+        name: lane.lane.name().to_owned(),
+        running: count(lane.running),
+        waiting: count(lane.waiting),
+        guaranteed: count(lane.guaranteed),
+        maximum: count(lane.maximum),
     }
 }
 

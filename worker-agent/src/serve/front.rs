@@ -2,22 +2,23 @@
 //! say what happened. The ports turn bytes into an [`Asked`] and a [`Told`] into bytes.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
 
 use super::home;
 use super::metrics::Metrics;
+use super::render::{Trace, Work, render};
 use super::told::{Asked, Told, ToldBody};
-use crate::adapters::exchange::{self, Answer, Body, Failure, Job};
+use crate::adapters::exchange::{Answer, Body, Job};
 use crate::adapters::storage::{Storage, StorageError};
-use crate::adapters::supervisor::{NoLease, Supervisor};
-use crate::core::message::{ErrorKind, ProjectRef};
+use crate::adapters::supervisor::{Supervisor, Wanted};
+use crate::core::lane::Lane;
+use crate::core::message::ProjectRef;
 use crate::core::ogc::{
     self, Incoming, Kind, OgcRequest, Origin, Refusal, Refused, fingerprint, pass_headers, upstream,
 };
-use crate::core::pool;
 
 /// What every request needs; clones share it.
 #[derive(Clone)]
@@ -32,8 +33,6 @@ pub struct Front {
     pub metrics: Arc<Metrics>,
     /// How long a request may take, waiting included.
     pub timeout: Duration,
-    /// How long a client should wait before it comes back after a full queue, in seconds.
-    pub retry_after: u32,
     /// The largest request body, in bytes.
     pub max_body_size: usize,
 }
@@ -44,10 +43,8 @@ struct Account {
     service: &'static str,
     operation: String,
     project: String,
-    version: Option<String>,
     fingerprint: String,
-    waited: Duration,
-    worker: u64,
+    trace: Trace,
 }
 
 impl Front {
@@ -60,12 +57,12 @@ impl Front {
         };
         let took = asked.accepted.elapsed();
         self.metrics
-            .answered(account.service, told.status.as_u16(), took, account.waited);
+            .answered(account.service, told.status.as_u16(), took, account.trace.waited);
         log(&asked, &account, told.status, took);
         let mut own = |name: &str, value: &str| told.headers.push((name.to_owned(), value.to_owned()));
         own("x-request-id", &asked.id);
         own("x-graticule-agent", &self.agent);
-        if let Some(version) = &account.version {
+        if let Some(version) = &account.trace.version {
             own("x-graticule-project-version", version);
         }
         told
@@ -110,19 +107,24 @@ impl Front {
         let (name, project) = self.project(&request).await.map_err(refused)?;
         account.project.clone_from(&name);
 
-        let waiting = Instant::now();
-        let lease = self
-            .supervisor
-            .lease(&name, project, asked.accepted + self.timeout)
-            .await;
-        account.waited = waiting.elapsed();
-        let lease = lease.map_err(|why| refused(self.no_lease(why)))?;
-        account.worker = lease.worker;
-        account.version = Some(lease.project.version.clone());
-
-        let answer = exchange::run(lease, job(asked, &request, &origin)).await;
-        let answer = answer.map_err(|failure| refused(self.failed(failure, &request, &name)))?;
-        Ok(self.told(answer))
+        let work = Work {
+            wanted: Wanted {
+                name,
+                project,
+                lane: Lane::Interactive,
+                depth: 0,
+                deadline: asked.accepted + self.timeout,
+                again: false,
+                fingerprint: account.fingerprint.as_str().into(),
+                line: line(asked),
+            },
+            job: job(asked, &request, &origin),
+            safe: request.safe,
+            timeout: self.timeout,
+        };
+        let (answer, trace) = render(&self.supervisor, work).await;
+        account.trace = trace;
+        Ok(self.told(answer.map_err(refused)?))
     }
 
     /// Finds the project. A file of an API's web pages needs none: QGIS gets an empty one.
@@ -144,48 +146,6 @@ impl Front {
             },
         })?;
         Ok((name.key().to_owned(), found))
-    }
-
-    fn no_lease(&self, why: NoLease) -> Refusal {
-        match why {
-            NoLease::Refused(pool::Refused::QueueFull) => Refusal::QueueFull {
-                waiting: self.supervisor.status().view.waiting,
-                retry_after: self.retry_after,
-            },
-            NoLease::Refused(pool::Refused::Deadline) => self.too_late(),
-            NoLease::Refused(pool::Refused::Closing) | NoLease::Ended => Refusal::Draining,
-        }
-    }
-
-    fn too_late(&self) -> Refusal {
-        Refusal::Deadline {
-            seconds: self.timeout.as_secs(),
-        }
-    }
-
-    fn failed(&self, failure: Failure, request: &OgcRequest, name: &str) -> Refusal {
-        let error = match failure {
-            Failure::Deadline => return self.too_late(),
-            Failure::Died(error) => {
-                return Refusal::WorkerDied {
-                    safe: request.safe,
-                    verdict: error.to_string(),
-                };
-            }
-            Failure::Worker(error) => error,
-        };
-        match error.kind {
-            ErrorKind::ProjectMissing => Refusal::UnknownProject {
-                project: name.to_owned(),
-            },
-            ErrorKind::ProjectBroken => Refusal::ProjectBroken {
-                project: name.to_owned(),
-                message: error.message,
-                layers: Vec::new(),
-            },
-            ErrorKind::Cancelled => self.too_late(),
-            ErrorKind::Internal => Refusal::Internal { message: error.message },
-        }
     }
 
     fn told(&self, answer: Answer) -> Told {
@@ -245,8 +205,22 @@ fn job(asked: &Asked, request: &OgcRequest, origin: &Origin) -> Job {
     }
 }
 
+/// The most of a body that goes into a log line, in bytes.
+const LOGGED_BODY: usize = 2048;
+
+/// The whole request on one line, for the log when it kills its worker.
+fn line(asked: &Asked) -> Arc<str> {
+    let query = asked
+        .query
+        .as_ref()
+        .map_or_else(String::new, |query| format!("?{query}"));
+    let body = String::from_utf8_lossy(&asked.body[..asked.body.len().min(LOGGED_BODY)]);
+    let space = if body.is_empty() { "" } else { " " };
+    format!("{} {}{query}{space}{body}", asked.method, asked.path).into()
+}
+
 fn log(asked: &Asked, account: &Account, status: StatusCode, took: Duration) {
-    let (took_ms, waited_ms) = (took.as_secs_f64() * 1e3, account.waited.as_secs_f64() * 1e3);
+    let (took_ms, waited_ms) = (took.as_secs_f64() * 1e3, account.trace.waited.as_secs_f64() * 1e3);
     macro_rules! event {
         ($level:ident) => {
             tracing::$level!(
@@ -256,7 +230,8 @@ fn log(asked: &Asked, account: &Account, status: StatusCode, took: Duration) {
                 operation = account.operation,
                 fingerprint = account.fingerprint,
                 status = status.as_u16(),
-                worker = account.worker,
+                worker = account.trace.worker,
+                attempts = account.trace.attempts,
                 took_ms,
                 waited_ms,
                 "answered"

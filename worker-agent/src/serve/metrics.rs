@@ -7,7 +7,7 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use crate::adapters::supervisor::{Observer, Status};
+use crate::adapters::supervisor::{Observer, Status, Wanted};
 use crate::core::message::Report;
 use crate::core::pool::ExitReason;
 
@@ -39,6 +39,13 @@ metrics! {
     CAPACITY = "graticule_workers_configured", "Workers configured.";
     WORKERS = "graticule_workers", "Workers by state.";
     MEMORY = "graticule_workers_private_bytes", "Private dirty memory of all workers, as last reported, in bytes.";
+    MEMORY_TOTAL = "graticule_memory_total_bytes", "What the agent and its workers may use, by control group or host, in bytes.";
+    MEMORY_USED = "graticule_memory_used_bytes", "What is in use of it, in bytes.";
+    MEMORY_LIMIT = "graticule_worker_memory_limit_bytes", "Private dirty memory above which a worker is killed, in bytes; 0 before it is known.";
+    PEAK = "graticule_request_peak_bytes", "Peak resident memory of a worker during a request, in bytes.";
+    LANE_WAITING = "graticule_lane_waiting", "Requests that wait for a worker, by lane.";
+    LANE_RUNNING = "graticule_lane_running", "Requests that have a worker, by lane.";
+    DEGRADED = "graticule_degraded", "1 while failure pressure is above half of its limit, else 0.";
     WAITING = "graticule_queue_waiting", "Requests that wait for a worker.";
     FAILURE_PRESSURE = "graticule_failure_pressure", "Failed workers within the window over configured workers.";
     FAILURE_LIMIT = "graticule_failure_pressure_limit", "Failure pressure above which the agent gives up and exits.";
@@ -51,6 +58,18 @@ metrics! {
 /// Bounds of histograms from a millisecond to a minute, in seconds.
 const SECONDS_BUCKETS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0,
+];
+
+/// Bounds of histograms of memory, in bytes: 64 MiB and twice as much each time.
+const BYTES_BUCKETS: &[f64] = &[
+    67_108_864.0,
+    134_217_728.0,
+    268_435_456.0,
+    536_870_912.0,
+    1_073_741_824.0,
+    2_147_483_648.0,
+    4_294_967_296.0,
+    8_589_934_592.0,
 ];
 
 const STATES: [&str; 5] = ["starting", "idle", "busy", "cancelling", "leaving"];
@@ -69,6 +88,13 @@ pub struct Metrics {
     capacity: IntGauge,
     workers: IntGaugeVec,
     memory: IntGauge,
+    memory_total: IntGauge,
+    memory_used: IntGauge,
+    memory_limit: IntGauge,
+    peak: Histogram,
+    lane_waiting: IntGaugeVec,
+    lane_running: IntGaugeVec,
+    degraded: IntGauge,
     waiting: IntGauge,
     failure_pressure: Gauge,
     request_pressure: Gauge,
@@ -112,6 +138,15 @@ impl Metrics {
             capacity: registered!(IntGauge::with_opts(opts(CAPACITY))),
             workers: registered!(IntGaugeVec::new(opts(WORKERS), &["state"])),
             memory: registered!(IntGauge::with_opts(opts(MEMORY))),
+            memory_total: registered!(IntGauge::with_opts(opts(MEMORY_TOTAL))),
+            memory_used: registered!(IntGauge::with_opts(opts(MEMORY_USED))),
+            memory_limit: registered!(IntGauge::with_opts(opts(MEMORY_LIMIT))),
+            peak: registered!(Histogram::with_opts(
+                HistogramOpts::new(PEAK.name, PEAK.help).buckets(BYTES_BUCKETS.to_vec())
+            )),
+            lane_waiting: registered!(IntGaugeVec::new(opts(LANE_WAITING), &["lane"])),
+            lane_running: registered!(IntGaugeVec::new(opts(LANE_RUNNING), &["lane"])),
+            degraded: registered!(IntGauge::with_opts(opts(DEGRADED))),
             waiting: registered!(IntGauge::with_opts(opts(WAITING))),
             failure_pressure: registered!(Gauge::with_opts(opts(FAILURE_PRESSURE))),
             request_pressure: registered!(Gauge::with_opts(opts(REQUEST_PRESSURE))),
@@ -139,6 +174,8 @@ impl Metrics {
     /// QGIS has answered.
     pub fn rendered(&self, report: &Report) {
         self.cpu.observe(report.cpu_ms / 1e3);
+        #[allow(clippy::cast_precision_loss, reason = "a size to show")]
+        self.peak.observe(report.peak_kb as f64 * 1024.0);
     }
 
     /// The agent refused a request.
@@ -155,7 +192,16 @@ impl Metrics {
             self.workers.with_label_values(&[state]).set(whole(count));
         }
         self.memory
-            .set(i64::try_from(status.private_bytes.values().sum::<u64>()).unwrap_or(i64::MAX));
+            .set(bytes(view.workers.iter().map(|worker| worker.private_bytes).sum()));
+        self.memory_total.set(bytes(view.memory.total));
+        self.memory_used.set(bytes(view.memory.used));
+        self.memory_limit.set(bytes(view.memory.hard_limit));
+        self.degraded.set(i64::from(view.degraded));
+        for lane in &view.lanes {
+            let name = [lane.lane.name()];
+            self.lane_waiting.with_label_values(&name).set(whole(lane.waiting));
+            self.lane_running.with_label_values(&name).set(whole(lane.running));
+        }
         self.waiting.set(whole(view.waiting));
         self.failure_pressure.set(view.failure_pressure);
         self.request_pressure.set(request_pressure(status));
@@ -193,9 +239,11 @@ impl Observer for Metrics {
         self.starts.with_label_values(&[how]).observe(took.as_secs_f64());
     }
 
-    fn gone(&self, reason: ExitReason) {
+    fn gone(&self, reason: ExitReason, _: Option<&Wanted>) {
         self.exits.with_label_values(&[reason.name()]).inc();
     }
+
+    fn served(&self, _: &Wanted) {}
 
     fn fork_refused(&self) {
         self.fork_refused.inc();
@@ -207,6 +255,10 @@ impl Observer for Metrics {
 #[allow(clippy::cast_precision_loss, reason = "counts of workers and requests are small")]
 pub fn request_pressure(status: &Status) -> f64 {
     (status.view.busy + status.view.waiting) as f64 / status.view.capacity.max(1) as f64
+}
+
+fn bytes(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 fn whole(count: usize) -> i64 {

@@ -52,7 +52,7 @@ pub fn agent_state(status: &Status, draining: bool, pins: &[String]) -> AgentSta
         busy: count(view.busy),
         waiting: count(view.waiting),
         failure_pressure: view.failure_pressure,
-        degraded: false,
+        degraded: view.degraded,
         request_pressure: request_pressure(status),
         generation: view.start.map_or(0, |start| start.generation()),
         pins: if view.settled { pins.to_vec() } else { Vec::new() },

@@ -1,11 +1,16 @@
 //! A request's claim on the pool: first a place in the queue, then a worker. Both are given up by dropping them.
 
-use tokio::sync::mpsc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
 
 use super::task::Message;
 use crate::adapters::channel::Channel;
 use crate::core::message::{ProjectRef, Report};
-use crate::core::pool::{Event, Ticket, WorkerId};
+use crate::core::pool::{Event, ExitReason, Ticket, WorkerId};
+
+/// How long the end of a worker that was lost is waited for. It was killed, if it had not ended by itself.
+const END_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the pool tells a request that has a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +60,8 @@ pub struct Lease {
     pub evict: Vec<String>,
     /// What the pool says meanwhile.
     stop: mpsc::UnboundedReceiver<Stop>,
+    /// Told when the worker has gone.
+    ended: Option<oneshot::Receiver<ExitReason>>,
     ticket: Ticket,
     channel: Option<Channel>,
     messages: mpsc::UnboundedSender<Message>,
@@ -66,7 +73,7 @@ impl Lease {
         (worker, ticket): (WorkerId, Ticket),
         project: ProjectRef,
         evict: Vec<String>,
-        stop: mpsc::UnboundedReceiver<Stop>,
+        (stop, ended): (mpsc::UnboundedReceiver<Stop>, oneshot::Receiver<ExitReason>),
         channel: Channel,
         messages: mpsc::UnboundedSender<Message>,
     ) -> Self {
@@ -75,6 +82,7 @@ impl Lease {
             project,
             evict,
             stop,
+            ended: Some(ended),
             ticket,
             channel: Some(channel),
             messages,
@@ -114,13 +122,15 @@ impl Lease {
         self.end(report.cloned());
     }
 
-    /// The channel is of no further use.
-    pub fn broken(mut self) {
+    /// The channel is of no further use. Waits for the worker's end and says what it meant, when it comes soon.
+    pub async fn broken(mut self) -> Option<ExitReason> {
         self.channel = None;
         drop(
             self.messages
                 .send(Message::Event(Event::Broken { worker: self.worker })),
         );
+        let ended = self.ended.take()?;
+        tokio::time::timeout(END_PATIENCE, ended).await.ok()?.ok()
     }
 
     fn end(&mut self, report: Option<Report>) {

@@ -4,6 +4,7 @@
 //! when to kill is decided in [`crate::core::pool`]; how processes come and go stands in [`task`].
 
 mod lease;
+mod scales;
 mod start;
 mod task;
 
@@ -16,18 +17,22 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use lease::{Lease, Stop};
 
+use super::memory::Machine;
 use super::python::Python;
 use crate::core::index::Record;
+use crate::core::lane::Lane;
 use crate::core::message::ProjectRef;
-use crate::core::pool::{ExitReason, Policy, Refused, Ticket, View, WorkerId};
+use crate::core::pool::{Event, ExitReason, Policy, Refused, Ticket, View, WorkerId};
 use task::{Message, Task};
 
 /// Where the supervisor tells what it sees, for metrics. Calls come from one task and must not block.
 pub trait Observer: Send + Sync + 'static {
     /// A worker has become ready after `took`.
     fn started(&self, how: &'static str, took: Duration);
-    /// A worker has gone.
-    fn gone(&self, reason: ExitReason);
+    /// A worker has gone, and with it the request that it had, if it had one.
+    fn gone(&self, reason: ExitReason, request: Option<&Wanted>);
+    /// A worker has answered.
+    fn served(&self, request: &Wanted);
     /// A worker had to be spawned because its zygote may not be forked from.
     fn fork_refused(&self);
 }
@@ -39,14 +44,33 @@ pub struct Status {
     pub view: View,
     /// Process ids by worker.
     pub pids: BTreeMap<WorkerId, i32>,
-    /// Private dirty memory by worker, in bytes, as last reported.
-    pub private_bytes: BTreeMap<WorkerId, u64>,
     /// The failure pressure at which the pool gave up.
     pub gave_up: Option<f64>,
     /// QGIS's version, once a process has told it.
     pub qgis: String,
     /// The uris of pinned projects.
     pub pinned: Vec<String>,
+}
+
+/// What a request asks of the pool.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Its project, as clients name it.
+    pub name: String,
+    /// What to render from.
+    pub project: ProjectRef,
+    /// Its class.
+    pub lane: Lane,
+    /// How many requests of this server led to it.
+    pub depth: u32,
+    /// When it must have answered.
+    pub deadline: Instant,
+    /// It had a worker before, which died.
+    pub again: bool,
+    /// The same for the same question.
+    pub fingerprint: Arc<str>,
+    /// The whole request on one line as it came, for the log when it kills its worker.
+    pub line: Arc<str>,
 }
 
 /// A project that every worker is to hold.
@@ -77,6 +101,7 @@ pub struct Supervisor {
     messages: mpsc::UnboundedSender<Message>,
     status: watch::Receiver<Arc<Status>>,
     tickets: Arc<AtomicU64>,
+    machine: Machine,
 }
 
 /// Why a request got no worker.
@@ -92,17 +117,25 @@ impl Supervisor {
     /// Makes the pool; it starts processes from [`Supervisor::begin`] on.
     ///
     /// # Errors
-    /// When the kernel refuses the role of a subreaper, or a thread.
+    /// When the kernel refuses the role of a subreaper, or a thread, or does not say how much memory there is.
     pub fn new(policy: Policy, python: Python, observer: Arc<dyn Observer>) -> std::io::Result<Self> {
         let (messages, inbox) = mpsc::unbounded_channel();
         let (publish, status) = watch::channel(Arc::default());
         let task = Task::new(policy, python, observer, messages.clone(), publish)?;
+        let machine = scales::start(messages.clone(), status.clone())?;
         tokio::spawn(task.run(inbox));
         Ok(Self {
             messages,
             status,
             tickets: Arc::default(),
+            machine,
         })
+    }
+
+    /// Where the memory's bound comes from.
+    #[must_use]
+    pub fn memory_source(&self) -> &'static str {
+        self.machine.source().name()
     }
 
     /// Starts the pool, with the pinned projects that have been set by now.
@@ -110,18 +143,16 @@ impl Supervisor {
         self.tell(Message::Begin);
     }
 
-    /// Waits for a worker that will render from `project`. Dropping the future leaves the queue.
+    /// Waits for a worker. Dropping the future leaves the queue.
     ///
     /// # Errors
-    /// When there is none to be had before `deadline`.
-    pub async fn lease(&self, name: &str, project: ProjectRef, deadline: Instant) -> Result<Lease, NoLease> {
+    /// When there is none to be had before the deadline.
+    pub async fn lease(&self, wanted: Wanted) -> Result<Lease, NoLease> {
         let ticket: Ticket = self.tickets.fetch_add(1, Ordering::Relaxed) + 1;
         let (reply, answer) = oneshot::channel();
         let wanted = Message::Wanted {
             ticket,
-            name: name.to_owned(),
-            project,
-            deadline,
+            wanted: Box::new(wanted),
             reply,
         };
         self.messages.send(wanted).map_err(|_| NoLease::Ended)?;
@@ -133,6 +164,11 @@ impl Supervisor {
             Ok(Err(refused)) => Err(NoLease::Refused(refused)),
             Err(_) => Err(NoLease::Ended),
         }
+    }
+
+    /// Sets the number of workers, at least 1: up at once, down as workers fall idle.
+    pub fn resize(&self, workers: usize) {
+        self.tell(Message::Event(Event::Resize { workers }));
     }
 
     /// Sets the pinned projects, which every worker is to hold.

@@ -1,5 +1,7 @@
 //! How a worker comes up: from its process to the message that it is ready, pinned projects included.
 
+use std::fmt;
+
 use tokio::sync::oneshot;
 
 use crate::adapters::channel::{Channel, ChannelError};
@@ -25,6 +27,15 @@ pub(super) enum Stage {
     Qgis,
     /// QGIS is there and pinned projects load.
     Pins,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Qgis => "while QGIS started",
+            Self::Pins => "while pinned projects were loaded",
+        })
+    }
 }
 
 /// Waits for the zygote's answer; `None` when it has gone.

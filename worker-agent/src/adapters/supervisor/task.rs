@@ -2,7 +2,7 @@
 
 mod children;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use children::remove_dir;
 
 use super::lease::{Lease, Stop};
 use super::start::{Stage, Up};
-use super::{Cached, Observer, Pinned, Status};
+use super::{Cached, Observer, Pinned, Status, Wanted};
 use crate::adapters::channel::{Channel, ChannelError};
 use crate::adapters::output::LastLines;
 use crate::adapters::processes::{Ended, Processes};
@@ -21,7 +21,15 @@ use crate::adapters::python::Python;
 use crate::adapters::zygote::{ForkOrder, Image};
 use crate::core::index::Index;
 use crate::core::message::{ProjectRef, Report};
-use crate::core::pool::{Action, Event, Generation, Policy, Pool, Refused, Start, Ticket, WorkerId};
+use crate::core::pool::{
+    Action, Event, ExitReason, ExitStatus, Generation, Policy, Pool, Refused, Start, Ticket, WorkerId,
+};
+
+/// The pool is shown at most this often: a busy one changes thousands of times a second.
+const SHOWN_EVERY: Duration = Duration::from_millis(10);
+
+/// How many failures the last report names.
+const REPORTED: usize = 10;
 
 type Reply = oneshot::Sender<Result<Lease, Refused>>;
 
@@ -31,9 +39,7 @@ pub(super) enum Message {
     Begin,
     Wanted {
         ticket: Ticket,
-        name: String,
-        project: ProjectRef,
-        deadline: Instant,
+        wanted: Box<Wanted>,
         reply: Reply,
     },
     Returned {
@@ -82,14 +88,19 @@ struct Slot {
     channel: Option<Channel>,
     /// There while it serves.
     stop: Option<mpsc::UnboundedSender<Stop>>,
-    serving: Option<(String, String)>,
+    /// Hears what its end meant; there while it serves.
+    end: Option<oneshot::Sender<ExitReason>>,
+    serving: Option<Box<Wanted>>,
     /// The versions of the projects it holds.
     versions: HashMap<String, String>,
-    private_bytes: u64,
     printed: LastLines,
     tmpdir: PathBuf,
     started: Instant,
     start: Start,
+    /// How far its start came, and what was wrong then.
+    failed: Option<(Stage, String)>,
+    /// How its process ended.
+    status: Option<ExitStatus>,
     /// To be killed as soon as its process id is known.
     doomed: bool,
 }
@@ -104,12 +115,6 @@ struct Zygote {
     stopping: bool,
 }
 
-struct Wanted {
-    name: String,
-    project: ProjectRef,
-    reply: Reply,
-}
-
 pub(super) struct Task {
     pool: Pool,
     python: Python,
@@ -121,13 +126,16 @@ pub(super) struct Task {
     publish: watch::Sender<Arc<Status>>,
     slots: BTreeMap<WorkerId, Slot>,
     zygotes: BTreeMap<Generation, Zygote>,
-    wanted: HashMap<Ticket, Wanted>,
+    wanted: HashMap<Ticket, (Box<Wanted>, Reply)>,
     pins: Vec<ProjectRef>,
     pin_waiters: Vec<(ProjectRef, oneshot::Sender<Result<f64, String>>)>,
     index: Index,
     qgis: String,
     gave_up: Option<f64>,
+    /// The last failures in words, for the last report of an agent that gives up.
+    failures: VecDeque<String>,
     closing: bool,
+    published: Option<Instant>,
 }
 
 impl Task {
@@ -156,7 +164,9 @@ impl Task {
             index: Index::default(),
             qgis: String::new(),
             gave_up: None,
+            failures: VecDeque::new(),
             closing: false,
+            published: None,
         })
     }
 
@@ -173,9 +183,10 @@ impl Task {
         }
         self.feed(Event::Tick);
         while !(self.closing && self.pool.is_empty() && self.zygotes.is_empty()) {
-            self.publish();
+            let shown_next = self.publish();
+            let wakeup = self.pool.next_wakeup().into_iter().chain(shown_next).min();
             let tick = async {
-                match self.pool.next_wakeup() {
+                match wakeup {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
                     None => std::future::pending().await,
                 }
@@ -191,21 +202,18 @@ impl Task {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Wanted {
-                ticket,
-                name,
-                project,
-                deadline,
-                reply,
-            } => {
-                self.notice_change(&project);
-                let uri = project.uri.clone();
-                self.wanted.insert(ticket, Wanted { name, project, reply });
-                self.feed(Event::Arrived {
+            Message::Wanted { ticket, wanted, reply } => {
+                self.notice_change(&wanted.project);
+                let arrived = Event::Arrived {
                     ticket,
-                    project: uri,
-                    deadline,
-                });
+                    project: wanted.project.uri.clone(),
+                    lane: wanted.lane,
+                    depth: wanted.depth,
+                    deadline: wanted.deadline,
+                    again: wanted.again,
+                };
+                self.wanted.insert(ticket, (wanted, reply));
+                self.feed(arrived);
             }
             Message::Returned {
                 worker,
@@ -229,7 +237,7 @@ impl Task {
             }
             Message::Adopted { worker, pid } => self.adopted(worker, pid),
             Message::Up { worker, up } => self.up(worker, *up),
-            Message::StartFailed { worker, stage, error } => self.start_failed(worker, &stage, &error),
+            Message::StartFailed { worker, stage, error } => self.start_failed(worker, stage, &error),
             Message::Image { generation, image } => self.image(generation, image),
             Message::ZygoteLost { generation, error } => self.zygote_lost(generation, error.as_ref()),
             Message::Pinned(pins) => {
@@ -298,8 +306,8 @@ impl Task {
             Action::StartWorker { worker, start } => self.start_worker(worker, start),
             Action::Assign { ticket, worker, evict } => self.assign(ticket, worker, evict),
             Action::Refuse { ticket, why } => {
-                if let Some(wanted) = self.wanted.remove(&ticket) {
-                    drop(wanted.reply.send(Err(why)));
+                if let Some((_, reply)) = self.wanted.remove(&ticket) {
+                    drop(reply.send(Err(why)));
                 }
             }
             Action::Cancel { worker, expired } => {
@@ -321,7 +329,12 @@ impl Task {
             Action::Kill { worker } => self.kill(worker),
             Action::Gone { worker, reason } => self.gone(worker, reason),
             Action::GiveUp { pressure } => {
-                tracing::error!(pressure, "failure pressure is above its limit: this agent gives up");
+                let failures: Vec<&str> = self.failures.iter().map(String::as_str).collect();
+                tracing::error!(
+                    pressure,
+                    last_failures = failures.join("; "),
+                    "failure pressure is above its limit: this agent finishes what runs and exits"
+                );
                 self.gave_up = Some(pressure);
             }
         }
@@ -333,30 +346,27 @@ impl Task {
             return;
         };
         let Some(channel) = slot.channel.take() else { return };
-        let Some(Wanted {
-            name,
-            mut project,
-            reply,
-        }) = wanted
-        else {
+        let Some((wanted, reply)) = wanted else {
             // Its client has left in the same moment.
             slot.channel = Some(channel);
             return self.feed(Event::Finished { worker, loaded: None });
         };
+        let mut project = wanted.project.clone();
         if self.pins.iter().any(|pin| pin.uri == project.uri)
             && let Some(held) = slot.versions.get(&project.uri)
         {
             project.version.clone_from(held);
         }
         evict.iter().for_each(|uri| drop(slot.versions.remove(uri)));
-        slot.serving = Some((project.uri.clone(), name));
+        slot.serving = Some(wanted);
         let (stop, stopped) = mpsc::unbounded_channel();
-        slot.stop = Some(stop);
+        let (end, ended) = oneshot::channel();
+        (slot.stop, slot.end) = (Some(stop), Some(end));
         let lease = Lease::new(
             (worker, ticket),
             project,
             evict,
-            stopped,
+            (stopped, ended),
             channel,
             self.messages.clone(),
         );
@@ -369,18 +379,19 @@ impl Task {
             return;
         };
         slot.channel = Some(channel);
-        slot.stop = None;
+        (slot.stop, slot.end) = (None, None);
         let serving = slot.serving.take();
         let mut loaded = None;
         if let Some(report) = report {
-            slot.private_bytes = report.private_kb * 1024;
-            if let Some((uri, name)) = &serving {
-                self.index.served(uri, name);
+            if let Some(wanted) = &serving {
+                self.index.served(&wanted.project.uri, &wanted.name);
+                self.observer.served(wanted);
             }
             if let Some(project) = report.loaded {
                 slot.versions.insert(project.uri.clone(), project.version.clone());
                 self.index.loaded(&project);
-                loaded = Some(project.uri);
+                let took = Duration::try_from_secs_f64(project.load_ms / 1e3).unwrap_or_default();
+                loaded = Some((project.uri, took));
             }
         }
         self.feed(Event::Finished { worker, loaded });
@@ -411,19 +422,25 @@ impl Task {
             .collect()
     }
 
-    fn publish(&mut self) {
+    /// Shows the pool to everybody, unless it was shown just now; says when it is to be shown then.
+    fn publish(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        if let Some(next) = self.published.map(|last| last + SHOWN_EVERY).filter(|next| *next > now) {
+            return Some(next);
+        }
+        self.published = Some(now);
         let status = Status {
-            view: self.pool.view(Instant::now()),
+            view: self.pool.view(now),
             pids: self
                 .slots
                 .iter()
                 .filter_map(|(&id, slot)| Some((id, slot.pid?)))
                 .collect(),
-            private_bytes: self.slots.iter().map(|(&id, slot)| (id, slot.private_bytes)).collect(),
             gave_up: self.gave_up,
             qgis: self.qgis.clone(),
             pinned: self.pins.iter().map(|pin| pin.uri.clone()).collect(),
         };
         self.publish.send_replace(Arc::new(status));
+        None
     }
 }

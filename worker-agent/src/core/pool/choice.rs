@@ -23,8 +23,14 @@ pub(super) fn best_idle<'a>(
     workers
         .filter_map(|(id, worker)| match worker.state {
             WorkerState::Idle { since } => {
-                let dropped: Duration = worker.would_drop(project, max_projects).map(|uri| costs.load(uri)).sum();
-                Some(((!worker.holds(project), dropped, worker.loaded.len(), Reverse(since)), id))
+                let dropped: Duration = worker
+                    .would_drop(project, max_projects)
+                    .map(|uri| costs.load(uri))
+                    .sum();
+                Some((
+                    (!worker.holds(project), dropped, worker.loaded.len(), Reverse(since)),
+                    id,
+                ))
             }
             _ => None,
         })

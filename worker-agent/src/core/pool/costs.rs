@@ -90,7 +90,10 @@ mod tests {
             costs.loaded("/a", Duration::from_millis(400));
         }
         assert!((costs.busy("/a", Lane::Heavy) - 2.0).abs() < 0.01);
-        assert!((costs.busy("/a", Lane::Interactive) - GUESS).abs() < 1e-9, "lanes are apart");
+        assert!(
+            (costs.busy("/a", Lane::Interactive) - GUESS).abs() < 1e-9,
+            "lanes are apart"
+        );
         assert_eq!(costs.load("/a").as_millis(), 400);
     }
 

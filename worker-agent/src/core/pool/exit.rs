@@ -13,6 +13,16 @@ pub enum ExitStatus {
     NotStarted,
 }
 
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::NotStarted => f.write_str("never started"),
+        }
+    }
+}
+
 /// What a worker's end means. `docs/lifecycle.md` explains each in the operator's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitReason {
@@ -78,7 +88,10 @@ impl ExitReason {
     /// Whether the request that the worker had is to blame, as far as can be told.
     #[must_use]
     pub const fn blames_request(self) -> bool {
-        matches!(self, Self::Crash { .. } | Self::Exit { .. } | Self::Deadline | Self::Memory)
+        matches!(
+            self,
+            Self::Crash { .. } | Self::Exit { .. } | Self::Deadline | Self::Memory
+        )
     }
 }
 

@@ -99,7 +99,11 @@ impl<T> FairQueue<T> {
         let now = self.now;
         self.flows
             .retain(|_, flow| !flow.waiting.is_empty() || flow.running > 0 || flow.tag > now);
-        if self.flows.values().all(|flow| flow.waiting.is_empty() && flow.running == 0) {
+        if self
+            .flows
+            .values()
+            .all(|flow| flow.waiting.is_empty() && flow.running == 0)
+        {
             self.flows.clear();
         }
     }
@@ -130,7 +134,9 @@ impl<T> FairQueue<T> {
 
     /// Every item that waits.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.flows.values().flat_map(|flow| flow.waiting.iter().map(|(_, item)| item))
+        self.flows
+            .values()
+            .flat_map(|flow| flow.waiting.iter().map(|(_, item)| item))
     }
 
     /// How many wait.
@@ -199,7 +205,11 @@ mod tests {
         queue.push("late", 100, false);
         queue.push("late", 101, false);
         let order = order(&mut queue, |_| 1.0);
-        assert_eq!(order[..4], [100, 5, 101, 6], "it does not catch up on what it did not ask for");
+        assert_eq!(
+            order[..4],
+            [100, 5, 101, 6],
+            "it does not catch up on what it did not ask for"
+        );
     }
 
     #[test]

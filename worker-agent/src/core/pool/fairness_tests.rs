@@ -154,7 +154,12 @@ fn projects_that_always_wait_get_equal_shares_of_the_workers() {
                     model.ask(project);
                 }
             }
-            let next = model.running.values().map(|(_, end)| *end).min().expect("somebody is busy");
+            let next = model
+                .running
+                .values()
+                .map(|(_, end)| *end)
+                .min()
+                .expect("somebody is busy");
             model.run_until(next);
         }
         let largest = Duration::from_millis(costs.iter().map(|(_, cost)| *cost).max().unwrap());
@@ -162,6 +167,9 @@ fn projects_that_always_wait_get_equal_shares_of_the_workers() {
         let bound = largest * 2 * u32::try_from(workers + 1).unwrap();
         let served: Vec<Duration> = costs.iter().map(|(project, _)| model.served[*project]).collect();
         let (least, most) = (served.iter().min().unwrap(), served.iter().max().unwrap());
-        assert!(*most - *least <= bound, "seed {seed}: {costs:?} had {served:?}, bound {bound:?}");
+        assert!(
+            *most - *least <= bound,
+            "seed {seed}: {costs:?} had {served:?}, bound {bound:?}"
+        );
     }
 }

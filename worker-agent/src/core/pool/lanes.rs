@@ -144,7 +144,11 @@ impl Lanes {
             return None;
         }
         let length = |queue: &FairQueue<Waiting>| queue.longest().map_or(0, |(_, length)| length);
-        let queue = if length(heavy) >= length(interactive) { heavy } else { interactive };
+        let queue = if length(heavy) >= length(interactive) {
+            heavy
+        } else {
+            interactive
+        };
         let flow = queue.longest()?.0.to_owned();
         queue.drop_newest(&flow)
     }
@@ -152,7 +156,10 @@ impl Lanes {
     /// How many workers beyond the configured ones inner requests need now, when `free` are idle or on their way and
     /// `serving` have a request.
     pub fn needed_beyond(&self, policy: &Policy, serving: usize, free: usize) -> usize {
-        let deepest = self.queues[Lane::Inner.index()].iter().map(|waiting| waiting.depth).max();
+        let deepest = self.queues[Lane::Inner.index()]
+            .iter()
+            .map(|waiting| waiting.depth)
+            .max();
         match deepest {
             Some(depth) if free == 0 => {
                 let wanted = (serving + 1).min(policy.workers + depth as usize);
@@ -182,7 +189,10 @@ impl Lanes {
 
     /// When a client that is refused now should come back: once what waits has been served.
     pub fn retry_after(&self, workers: usize) -> Duration {
-        let work: f64 = self.iter().map(|waiting| self.costs.busy(&waiting.project, waiting.lane)).sum();
+        let work: f64 = self
+            .iter()
+            .map(|waiting| self.costs.busy(&waiting.project, waiting.lane))
+            .sum();
         #[allow(clippy::cast_precision_loss, reason = "a number of workers is small")]
         let seconds = work / workers.max(1) as f64;
         Duration::from_secs_f64(seconds.clamp(1.0, 30.0).ceil())
@@ -211,7 +221,10 @@ impl Lanes {
             assert_eq!(self.running[at], given, "the accounts of {lane:?} add up");
             assert_eq!(self.queues[at].running(), given, "those of its projects, too");
         }
-        assert!(self.queues[Lane::Inner.index()].len() <= policy.max_waiting, "the inner bound holds");
+        assert!(
+            self.queues[Lane::Inner.index()].len() <= policy.max_waiting,
+            "the inner bound holds"
+        );
         let others = self.queues[0].len() + self.queues[1].len();
         assert!(others <= policy.max_waiting, "the queue keeps its bound");
     }

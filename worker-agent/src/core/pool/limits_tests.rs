@@ -77,19 +77,32 @@ fn a_single_worker_serves_every_lane() {
     run.ask(2, "/a", Lane::Interactive, 0);
     run.ask(3, "/a", Lane::Heavy, 0);
     run.now += 10 * SECOND;
-    assert_eq!(run.on(finished(1, None)), [assign(2, 1)], "the heavy lane has had its time");
+    assert_eq!(
+        run.on(finished(1, None)),
+        [assign(2, 1)],
+        "the heavy lane has had its time"
+    );
     assert_eq!(run.on(finished(1, None)), [assign(3, 1)]);
 }
 
 #[test]
 fn who_floods_the_queue_is_refused_and_nobody_else() {
-    let mut run = Run::running(Policy { max_waiting: 3, ..policy() });
+    let mut run = Run::running(Policy {
+        max_waiting: 3,
+        ..policy()
+    });
     for ticket in 1..=5 {
         run.arrive(ticket, "/flood");
     }
     let refused = run.arrive(6, "/other");
     assert!(
-        matches!(refused[..], [Action::Refuse { ticket: 5, why: Refused::QueueFull { .. } }]),
+        matches!(
+            refused[..],
+            [Action::Refuse {
+                ticket: 5,
+                why: Refused::QueueFull { .. }
+            }]
+        ),
         "{refused:?}"
     );
 }
@@ -118,7 +131,11 @@ fn inner_requests_get_a_worker_of_their_own_when_all_wait_for_them() {
     assert_eq!(run.arrive(1, "/outer"), [assign(1, 1)]);
     assert_eq!(run.ask(2, "/inner", Lane::Inner, 1), [start(2, Start::Fork(1))]);
     assert_eq!(run.on(ready(2)), [assign(2, 2)]);
-    assert_eq!(run.ask(3, "/inner", Lane::Inner, 1), [], "one more for each step, not for each request");
+    assert_eq!(
+        run.ask(3, "/inner", Lane::Inner, 1),
+        [],
+        "one more for each step, not for each request"
+    );
     assert_eq!(run.ask(4, "/inner", Lane::Inner, 2), [start(3, Start::Fork(1))]);
     assert_eq!(run.on(ready(3)), [assign(4, 3)]);
     assert_eq!(run.on(finished(3, None)), []);
@@ -127,7 +144,13 @@ fn inner_requests_get_a_worker_of_their_own_when_all_wait_for_them() {
     assert_eq!(run.arrive(5, "/outer"), [], "the extra workers are not for everybody");
     run.on(finished(1, None));
     let actions = run.later(10 * SECOND);
-    assert_eq!(actions.iter().filter(|action| matches!(action, Action::Quit { .. })).count(), 2);
+    assert_eq!(
+        actions
+            .iter()
+            .filter(|action| matches!(action, Action::Quit { .. }))
+            .count(),
+        2
+    );
 }
 
 #[test]
@@ -154,7 +177,10 @@ fn a_worker_over_its_soft_limit_goes_once_it_has_answered() {
     assert_eq!(memory.soft_limit / MIB, 921);
     run.arrive(1, "/a");
     assert_eq!(run.on(weighed(1, 1000)), []);
-    assert_eq!(run.on(finished(1, None)), [Action::Quit { worker: 1 }, start(3, Start::Fork(1))]);
+    assert_eq!(
+        run.on(finished(1, None)),
+        [Action::Quit { worker: 1 }, start(3, Start::Fork(1))]
+    );
     assert_eq!(run.on(left(1)), [gone(1, ExitReason::Recycled)]);
     assert!(run.pool.view(run.now).failure_pressure < 1e-9);
 }
@@ -164,7 +190,10 @@ fn a_worker_over_its_hard_limit_is_killed() {
     let mut run = Run::running(policy());
     run.on(machine(4096, 1000));
     run.arrive(1, "/a");
-    assert_eq!(run.on(weighed(1, 1900)), [Action::Kill { worker: 1 }, start(3, Start::Fork(1))]);
+    assert_eq!(
+        run.on(weighed(1, 1900)),
+        [Action::Kill { worker: 1 }, start(3, Start::Fork(1))]
+    );
     assert_eq!(run.on(killed(1)), [gone(1, ExitReason::Memory)]);
     assert!((run.pool.view(run.now).failure_pressure - 0.5).abs() < 1e-9);
 }
@@ -186,13 +215,20 @@ fn above_the_high_water_mark_the_largest_worker_goes_and_only_one_at_a_time() {
         run.on(weighed(worker, mib));
     }
     assert_eq!(run.on(machine(1000, 899)), []);
-    assert_eq!(run.on(machine(1000, 901)), [Action::Kill { worker: 1 }, start(4, Start::Fork(1))]);
+    assert_eq!(
+        run.on(machine(1000, 901)),
+        [Action::Kill { worker: 1 }, start(4, Start::Fork(1))]
+    );
     assert_eq!(run.on(machine(1000, 950)), [], "the kernel is given time to count");
     assert_eq!(run.on(killed(1)), [gone(1, ExitReason::Memory)]);
     run.on(ready(4));
     run.now += SECOND;
     let actions = run.on(machine(1000, 950));
-    assert_eq!(actions, [Action::Quit { worker: 2 }, start(5, Start::Fork(1))], "an idle one is told to go");
+    assert_eq!(
+        actions,
+        [Action::Quit { worker: 2 }, start(5, Start::Fork(1))],
+        "an idle one is told to go"
+    );
     assert_eq!(run.on(left(2)), [gone(2, ExitReason::Recycled)]);
 }
 
@@ -230,7 +266,10 @@ fn workers_are_recycled_one_after_another_and_not_all_at_the_same_count() {
     let counts: Vec<u64> = std::iter::once(spent[0].1)
         .chain(spent.windows(2).map(|pair| pair[1].1 - pair[0].1))
         .collect();
-    assert!(counts.len() >= 4 && counts.iter().all(|count| (80..=100).contains(count)), "{counts:?}");
+    assert!(
+        counts.len() >= 4 && counts.iter().all(|count| (80..=100).contains(count)),
+        "{counts:?}"
+    );
     assert!(counts.iter().any(|count| *count != counts[0]), "{counts:?}");
 }
 

@@ -244,7 +244,10 @@ impl Pool {
     }
 
     fn kill(&mut self, now: Instant, id: WorkerId, verdict: ExitReason, actions: &mut Vec<Action>) {
-        let job = self.workers.get_mut(&id).and_then(|worker| worker.leave(Some(verdict), None));
+        let job = self
+            .workers
+            .get_mut(&id)
+            .and_then(|worker| worker.leave(Some(verdict), None));
         actions.push(Action::Kill { worker: id });
         self.settle(now, job);
     }
@@ -402,7 +405,9 @@ impl Pool {
     }
 
     fn next(&mut self, now: Instant, serving: usize) -> Option<(Waiting, Charged)> {
-        let (lane, flow) = self.lanes.pick(&self.policy, serving, |waiting| self.holds_off(now, waiting))?;
+        let (lane, flow) = self
+            .lanes
+            .pick(&self.policy, serving, |waiting| self.holds_off(now, waiting))?;
         self.lanes.give(&self.policy, lane, &flow)
     }
 
@@ -416,7 +421,9 @@ impl Pool {
     pub(super) fn check_invariants(&mut self) {
         let serving: Vec<&Worker> = self.workers.values().filter(|worker| worker.is_serving()).collect();
         assert!(
-            self.workers.values().all(|worker| worker.is_serving() == worker.job.is_some()),
+            self.workers
+                .values()
+                .all(|worker| worker.is_serving() == worker.job.is_some()),
             "who serves has a request, and nobody else"
         );
         let jobs: Vec<&Job> = serving.iter().filter_map(|worker| worker.job.as_ref()).collect();
@@ -440,11 +447,10 @@ impl Pool {
         let serving = serving.len();
         if self.workers.values().any(Worker::is_idle) {
             let now = self.now.expect("something has happened");
-            let next = self.lanes.pick(&self.policy, serving, |waiting| self.holds_off(now, waiting));
-            assert!(
-                next.is_none(),
-                "nothing that may go waits while a worker is idle"
-            );
+            let next = self
+                .lanes
+                .pick(&self.policy, serving, |waiting| self.holds_off(now, waiting));
+            assert!(next.is_none(), "nothing that may go waits while a worker is idle");
         }
     }
 }

@@ -142,7 +142,11 @@ fn run(seed: u64) {
                     ticket,
                     project,
                     lane,
-                    depth: if lane == Lane::Inner { 1 + u32::try_from(dice.roll(2)).unwrap() } else { 0 },
+                    depth: if lane == Lane::Inner {
+                        1 + u32::try_from(dice.roll(2)).unwrap()
+                    } else {
+                        0
+                    },
                     deadline: now + Duration::from_millis(500 + dice.roll(5000)),
                     again: false,
                 }

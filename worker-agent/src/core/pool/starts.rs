@@ -192,7 +192,12 @@ impl Pool {
             .workers
             .iter()
             .filter(|(_, worker)| worker.is_idle() || worker.is_starting())
-            .map(|(&id, worker)| ((!worker.is_starting(), Some(worker.start) == start, worker.loaded.len()), id))
+            .map(|(&id, worker)| {
+                (
+                    (!worker.is_starting(), Some(worker.start) == start, worker.loaded.len()),
+                    id,
+                )
+            })
             .collect();
         free.sort_unstable();
         for (_, id) in free.into_iter().take(surplus) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Message, Slot, Task, Zygote};
+use super::{Message, REPORTED, Slot, Task, Zygote};
 use crate::adapters::channel::{Channel, ChannelError};
 use crate::adapters::output::capture;
 use crate::adapters::processes::Ended;
@@ -115,13 +115,15 @@ impl Task {
             pid: None,
             channel: None,
             stop: None,
+            end: None,
             serving: None,
             versions: HashMap::new(),
-            private_bytes: 0,
             printed,
             tmpdir: tmpdir.clone(),
             started: Instant::now(),
             start,
+            failed: None,
+            status: None,
             doomed: false,
         };
         let mut answer = None;
@@ -200,13 +202,11 @@ impl Task {
         self.feed(Event::Ready { worker, pinned });
     }
 
-    pub(super) fn start_failed(&mut self, worker: WorkerId, stage: &Stage, error: &ChannelError) {
-        let printed = self
-            .slots
-            .get(&worker)
-            .map(|slot| slot.printed.text())
-            .unwrap_or_default();
-        tracing::error!(worker, ?stage, %error, printed, "a worker could not start");
+    /// What was wrong is told once its process has ended, together with how it ended.
+    pub(super) fn start_failed(&mut self, worker: WorkerId, stage: Stage, error: &ChannelError) {
+        if let Some(slot) = self.slots.get_mut(&worker) {
+            slot.failed = Some((stage, error.to_string()));
+        }
         self.feed(Event::Broken { worker });
     }
 
@@ -240,10 +240,11 @@ impl Task {
             .find(|(_, slot)| slot.pid == Some(ended.pid))
             .map(|(&id, _)| id);
         if let Some(worker) = worker {
-            return self.feed(Event::Exited {
-                worker,
-                status: ended.status,
-            });
+            let status = ended.status;
+            if let Some(slot) = self.slots.get_mut(&worker) {
+                slot.status = Some(status);
+            }
+            return self.feed(Event::Exited { worker, status });
         }
         let zygote = self
             .zygotes
@@ -271,11 +272,42 @@ impl Task {
     }
 
     pub(super) fn gone(&mut self, worker: WorkerId, reason: ExitReason) {
-        self.observer.gone(reason);
-        let Some(slot) = self.slots.remove(&worker) else { return };
-        let (project, pid) = (slot.serving.map(|(_, name)| name), slot.pid);
+        let slot = self.slots.remove(&worker);
+        self.observer
+            .gone(reason, slot.as_ref().and_then(|slot| slot.serving.as_deref()));
+        let Some(slot) = slot else { return };
+        // After the observer: whoever hears this wants to know what follows from it.
+        if let Some(end) = slot.end {
+            let _ = end.send(reason);
+        }
+        let pid = slot.pid;
         if reason.is_failure() {
-            tracing::warn!(worker, pid, %reason, project, printed = slot.printed.text(), "a worker has failed");
+            let (stage, problem) = slot.failed.unzip();
+            let stage = stage.map(|stage| stage.to_string());
+            let status = slot.status.map(|status| status.to_string());
+            let (project, fingerprint) = slot
+                .serving
+                .map(|wanted| (wanted.name.clone(), wanted.fingerprint.to_string()))
+                .unzip();
+            let took = slot.started.elapsed().as_secs_f64();
+            tracing::warn!(
+                worker,
+                pid,
+                %reason,
+                status,
+                project,
+                fingerprint,
+                stage,
+                problem,
+                age_seconds = took,
+                printed = slot.printed.text(),
+                "a worker has failed"
+            );
+            let request = project.map_or_else(String::new, |project| format!(" with a request for {project}"));
+            if self.failures.len() == REPORTED {
+                self.failures.pop_front();
+            }
+            self.failures.push_back(format!("worker {worker}: {reason}{request}"));
         } else {
             tracing::info!(worker, pid, %reason, "a worker has gone");
         }
