@@ -2,6 +2,7 @@
 
 pub mod frame;
 pub mod index;
+pub mod lane;
 pub mod locate;
 pub mod message;
 pub mod ogc;
