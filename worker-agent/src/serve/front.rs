@@ -13,9 +13,10 @@ use super::told::{Asked, Told, ToldBody};
 use crate::adapters::exchange::{self, Answer, Body, Failure, Job};
 use crate::adapters::storage::{Storage, StorageError};
 use crate::adapters::supervisor::{NoLease, Supervisor};
+use crate::core::lane::Lane;
 use crate::core::message::{ErrorKind, ProjectRef};
 use crate::core::ogc::{
-    self, Incoming, Kind, OgcRequest, Origin, Refusal, Refused, fingerprint, pass_headers, upstream,
+    self, Classes, Incoming, Kind, OgcRequest, Origin, Refusal, Refused, fingerprint, pass_headers, upstream,
 };
 use crate::core::pool;
 
@@ -30,8 +31,8 @@ pub struct Front {
     pub supervisor: Supervisor,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// How long a request may take, waiting included.
-    pub timeout: Duration,
+    /// What requests are allowed.
+    pub classes: Arc<Classes>,
     /// How long a client should wait before it comes back after a full queue, in seconds.
     pub retry_after: u32,
     /// The largest request body, in bytes.
@@ -43,6 +44,8 @@ pub struct Front {
 struct Account {
     service: &'static str,
     operation: String,
+    /// None before it is known, and for what needs no worker.
+    lane: Option<Lane>,
     project: String,
     version: Option<String>,
     fingerprint: String,
@@ -59,8 +62,13 @@ impl Front {
             Err(refused) => self.refuse(&refused, &asked.id),
         };
         let took = asked.accepted.elapsed();
-        self.metrics
-            .answered(account.service, told.status.as_u16(), took, account.waited);
+        self.metrics.answered(
+            account.service,
+            account.lane,
+            told.status.as_u16(),
+            took,
+            account.waited,
+        );
         log(&asked, &account, told.status, took);
         let mut own = |name: &str, value: &str| told.headers.push((name.to_owned(), value.to_owned()));
         own("x-request-id", &asked.id);
@@ -104,6 +112,8 @@ impl Front {
         }
         let dialect = request.dialect();
         let refused = |reason| Refused { reason, dialect };
+        let class = self.classes.of(&request, &asked.headers).map_err(refused)?;
+        account.lane = Some(class.lane);
         let origin = Origin::from_headers(&asked.headers, asked.authority.as_deref(), "http")
             .map_err(|error| refused(error.into()))?;
         account.fingerprint = fingerprint(&request, &asked.body);
@@ -113,15 +123,15 @@ impl Front {
         let waiting = Instant::now();
         let lease = self
             .supervisor
-            .lease(&name, project, asked.accepted + self.timeout)
+            .lease(&name, project, asked.accepted + class.timeout)
             .await;
         account.waited = waiting.elapsed();
-        let lease = lease.map_err(|why| refused(self.no_lease(why)))?;
+        let lease = lease.map_err(|why| refused(self.no_lease(why, class.timeout)))?;
         account.worker = lease.worker;
         account.version = Some(lease.project.version.clone());
 
         let answer = exchange::run(lease, job(asked, &request, &origin)).await;
-        let answer = answer.map_err(|failure| refused(self.failed(failure, &request, &name)))?;
+        let answer = answer.map_err(|failure| refused(Self::failed(failure, &request, &name, class.timeout)))?;
         Ok(self.told(answer))
     }
 
@@ -146,26 +156,20 @@ impl Front {
         Ok((name.key().to_owned(), found))
     }
 
-    fn no_lease(&self, why: NoLease) -> Refusal {
+    fn no_lease(&self, why: NoLease, timeout: Duration) -> Refusal {
         match why {
             NoLease::Refused(pool::Refused::QueueFull) => Refusal::QueueFull {
                 waiting: self.supervisor.status().view.waiting,
                 retry_after: self.retry_after,
             },
-            NoLease::Refused(pool::Refused::Deadline) => self.too_late(),
+            NoLease::Refused(pool::Refused::Deadline) => Refusal::deadline(timeout),
             NoLease::Refused(pool::Refused::Closing) | NoLease::Ended => Refusal::Draining,
         }
     }
 
-    fn too_late(&self) -> Refusal {
-        Refusal::Deadline {
-            seconds: self.timeout.as_secs(),
-        }
-    }
-
-    fn failed(&self, failure: Failure, request: &OgcRequest, name: &str) -> Refusal {
+    fn failed(failure: Failure, request: &OgcRequest, name: &str, timeout: Duration) -> Refusal {
         let error = match failure {
-            Failure::Deadline => return self.too_late(),
+            Failure::Deadline => return Refusal::deadline(timeout),
             Failure::Died(error) => {
                 return Refusal::WorkerDied {
                     safe: request.safe,
@@ -183,7 +187,7 @@ impl Front {
                 message: error.message,
                 layers: Vec::new(),
             },
-            ErrorKind::Cancelled => self.too_late(),
+            ErrorKind::Cancelled => Refusal::deadline(timeout),
             ErrorKind::Internal => Refusal::Internal { message: error.message },
         }
     }
@@ -254,6 +258,7 @@ fn log(asked: &Asked, account: &Account, status: StatusCode, took: Duration) {
                 project = account.project,
                 service = account.service,
                 operation = account.operation,
+                lane = account.lane.map(Lane::name),
                 fingerprint = account.fingerprint,
                 status = status.as_u16(),
                 worker = account.worker,
