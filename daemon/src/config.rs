@@ -2,7 +2,8 @@
 //!
 //! The defaults, serialised, are also the list of known keys and of their types: that is how an unknown key finds its
 //! nearest neighbour and how `CONF_WORKER__NAME=7` stays a text while `CONF_SERVER__TIMEOUT=7` becomes a number. A table
-//! that is empty in the defaults takes any keys. This module knows no daemon's keys by name.
+//! whose keys in the defaults are no names of fields, or that is empty there, takes any keys. This module knows no
+//! daemon's keys by name.
 
 use std::path::{Path, PathBuf};
 
@@ -111,7 +112,7 @@ impl Variable {
         let mut node = Some(defaults);
         for (depth, key) in path.iter().enumerate() {
             node = match node {
-                Some(Value::Dict(_, dict)) if dict.is_empty() => None,
+                Some(Value::Dict(_, dict)) if takes_any_key(dict) => None,
                 Some(Value::Dict(_, dict)) => match dict.get(key) {
                     Some(inner) => Some(inner),
                     None => return Err(unknown(&origin, &path[..=depth], dict)),
@@ -173,10 +174,19 @@ fn typed(text: &str, default: Option<&Value>) -> Result<Value, String> {
     }
 }
 
+/// Whether a table of the defaults is a map and no struct: the names of Rust's fields have no other characters.
+fn takes_any_key(defaults: &Dict) -> bool {
+    let is_field = |key: &String| {
+        key.bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    !defaults.keys().any(is_field)
+}
+
 /// Finds the first key of `tree` that `known` does not have.
 fn known_keys(origin: &str, known: &Value, tree: &Dict, path: &mut Vec<String>) -> Result<(), ConfigError> {
     let Value::Dict(_, dict) = known else { return Ok(()) };
-    if dict.is_empty() {
+    if takes_any_key(dict) {
         return Ok(());
     }
     for (key, value) in tree {
@@ -231,11 +241,22 @@ mod tests {
 
     use super::*;
 
-    #[derive(Debug, Default, Serialize, Deserialize, PartialEq)]
+    #[derive(Debug, Serialize, Deserialize, PartialEq)]
     #[serde(deny_unknown_fields, default)]
     struct Tree {
         worker: Worker,
         paths: BTreeMap<String, String>,
+        times: BTreeMap<String, f64>,
+    }
+
+    impl Default for Tree {
+        fn default() -> Self {
+            Self {
+                worker: Worker::default(),
+                paths: BTreeMap::new(),
+                times: BTreeMap::from([("A/b".to_owned(), 1.0)]),
+            }
+        }
     }
 
     #[derive(Debug, Serialize, Deserialize, PartialEq)]
@@ -264,6 +285,19 @@ mod tests {
         load::<Tree>(None, env(pairs))
             .expect_err("this configuration is wrong")
             .to_string()
+    }
+
+    #[test]
+    fn a_map_takes_any_key_beside_those_of_the_defaults() {
+        let times = |pairs: &[(&str, &str)]| load::<Tree>(None, env(pairs)).unwrap().times;
+        let both = BTreeMap::from([("A/b".to_owned(), 1.0), ("c".to_owned(), 2.0)]);
+        assert_eq!(times(&[("CONF_TIMES", r#"{"c": 2}"#)]), both);
+        assert_eq!(times(&[("CONF_TIMES__C", "2.0")]), both);
+        assert_eq!(times(&[("CONF_TIMES", r#"{"A/b": 3.5}"#)])["A/b"], 3.5);
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        write!(file, "[times]\nc = 2.0\n").unwrap();
+        assert_eq!(load::<Tree>(Some(file.path()), []).unwrap().times, both);
+        assert!(fails(&[("CONF_TIMES", r#"{"c": "long"}"#)]).contains("times.c"));
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub enum Outcome {
 /// When a value does not fit, a port is in use, or a directory cannot be written; the text says which.
 pub async fn build(config: &Config) -> anyhow::Result<Bound> {
     let policy = config.policy()?;
-    let timeout = config.timeout()?;
+    let classes = Arc::new(config.classes()?);
     let shutdown_grace = config.shutdown_grace()?;
     let storage = Storage::new(config.search_paths()?);
 
@@ -124,7 +124,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         storage,
         supervisor: supervisor.clone(),
         metrics: Arc::clone(&metrics),
-        timeout,
+        classes,
         max_body_size: server.max_body_size,
     };
     let (health, health_service) = tonic_health::server::health_reporter();

@@ -14,7 +14,7 @@ use crate::config::Config;
 fn load(conf: Option<&Path>) -> Result<Config, ConfigError> {
     let config: Config = config::load(conf, std::env::vars())?;
     config.policy()?;
-    config.timeout()?;
+    config.classes()?;
     config.shutdown_grace()?;
     config.search_paths()?;
     Ok(config)

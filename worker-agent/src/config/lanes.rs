@@ -1,6 +1,10 @@
 //! Lanes: which requests are heavy, and how workers are shared between the lanes.
 
+use graticule_daemon::config::ConfigError;
 use serde::{Deserialize, Serialize};
+
+use super::wrong;
+use crate::core::ogc::HeavyRule;
 
 /// `[worker.lanes]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,14 +34,63 @@ pub struct Share {
 pub struct Rule {
     /// `WMS`, `WFS`, `WCS`, `WMTS`, or an API's root such as `wfs3`; empty: any.
     pub service: String,
-    /// Such as `GetPrint`, in any letter case; empty: any.
+    /// Such as `GetPrint`, in any letter case, or an API's method; empty: any.
     pub request: String,
     /// Width times height in pixels from which on it holds; 0: whatever the size.
     pub min_pixels: u64,
-    /// Only requests for features that name no limit (`COUNT`, `MAXFEATURES`, `limit`), no feature ids and no extent.
+    /// Only WFS requests for features that nothing bounds which QGIS heeds: `MAXFEATURES`, `FEATUREID`, `BBOX`, `FILTER`,
+    /// `EXP_FILTER`, or a filter in each query of an XML body.
     pub unlimited: bool,
     /// Only this project, as clients name it; empty: any.
     pub project: String,
+}
+
+impl Lanes {
+    /// The rules as the classes of requests take them.
+    pub(super) fn rules(&self) -> Vec<HeavyRule> {
+        let rules = self.heavy_rules.iter().cloned();
+        rules
+            .map(|rule| HeavyRule {
+                service: rule.service,
+                request: rule.request,
+                min_pixels: rule.min_pixels,
+                unlimited: rule.unlimited,
+                project: rule.project,
+            })
+            .collect()
+    }
+
+    /// Checks that the shares can be given.
+    ///
+    /// # Errors
+    /// The first that cannot.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let mut guaranteed = 0.0;
+        for (lane, share) in [("interactive", self.interactive), ("heavy", self.heavy)] {
+            let key = |field: &str| format!("worker.lanes.{lane}.{field}");
+            for (field, part) in [("guaranteed", share.guaranteed), ("maximum", share.maximum)] {
+                if !(0.0..=1.0).contains(&part) {
+                    let problem = format!("expected a part of the workers from 0 to 1, found {part}");
+                    return Err(wrong(&key(field), problem));
+                }
+            }
+            if share.guaranteed > share.maximum {
+                let problem = format!(
+                    "{} is more than the lane's maximum of {}; lower it, or raise the maximum",
+                    share.guaranteed, share.maximum
+                );
+                return Err(wrong(&key("guaranteed"), problem));
+            }
+            guaranteed += share.guaranteed;
+        }
+        // Tenths do not add up to 1 exactly.
+        if guaranteed > 1.0 + 1e-9 {
+            let problem =
+                format!("the lanes are guaranteed {guaranteed} of the workers together; lower it to 1 at most");
+            return Err(wrong("worker.lanes", problem));
+        }
+        Ok(())
+    }
 }
 
 impl Default for Lanes {

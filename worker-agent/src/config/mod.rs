@@ -14,6 +14,7 @@ mod lanes;
 mod limits;
 
 use crate::core::locate::SearchPaths;
+use crate::core::ogc::{ClassRules, Classes, RuleError};
 use crate::core::pool::{self, Policy};
 
 pub use cache::Cache;
@@ -295,12 +296,40 @@ impl Config {
         })
     }
 
-    /// The request deadline.
+    /// What requests are allowed: their lanes and deadlines.
     ///
     /// # Errors
-    /// When it is out of its range.
-    pub fn timeout(&self) -> Result<Duration, ConfigError> {
-        seconds("server.timeout", self.server.timeout)
+    /// The first value that is out of its range, or rule that cannot be meant.
+    pub fn classes(&self) -> Result<Classes, ConfigError> {
+        self.worker.lanes.check()?;
+        let (server, lanes) = (&self.server, &self.worker.lanes);
+        // A default gives way to the same name in other letters.
+        let defaults = Server::default().timeouts;
+        let spelled_anew = |name: &String, value: &f64| {
+            defaults.get(name) == Some(value)
+                && server
+                    .timeouts
+                    .keys()
+                    .any(|other| other != name && other.eq_ignore_ascii_case(name))
+        };
+        let timeouts = server
+            .timeouts
+            .iter()
+            .filter(|(name, value)| !spelled_anew(name, value));
+        let rules = ClassRules {
+            timeout: seconds("server.timeout", server.timeout)?,
+            timeouts: timeouts
+                .map(|(name, value)| Ok((name.clone(), seconds(&format!("server.timeouts.{name}"), *value)?)))
+                .collect::<Result<_, _>>()?,
+            heavy: lanes.rules(),
+            max_loop_depth: server.max_loop_depth,
+        };
+        Classes::new(&rules).map_err(|error| match error {
+            RuleError::Timeout { name, problem } => wrong(&format!("server.timeouts.{name}"), problem),
+            RuleError::Heavy { index, field, problem } => {
+                wrong(&format!("worker.lanes.heavy_rules[{index}].{field}"), problem)
+            }
+        })
     }
 
     /// How long requests may run on after SIGTERM.
@@ -388,7 +417,7 @@ mod tests {
             change(&mut config);
             let checks = [
                 config.policy().err(),
-                config.timeout().err(),
+                config.classes().err(),
                 config.shutdown_grace().err(),
                 config.search_paths().err(),
             ];
@@ -416,5 +445,65 @@ mod tests {
                 .insert("/x".into(), "relative".into());
         };
         assert!(said(relative).contains("relative"));
+    }
+
+    #[test]
+    fn what_classes_cannot_be_is_named_with_the_remedy() {
+        let said = |text: &str| match load(text).unwrap().classes() {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(said(""), "");
+        for (text, expected) in [
+            (
+                "[server.timeouts]\n\"WMS/GetMap\" = 0.0",
+                "`server.timeouts.WMS/GetMap`: expected more than 0",
+            ),
+            (
+                "[server.timeouts]\nWFS = nan",
+                "`server.timeouts.WFS`: expected more than 0",
+            ),
+            (
+                "[server.timeouts]\nWPS = 1.0",
+                "`server.timeouts.WPS`: `WPS` is no service; expected WMS, WFS, WCS, WMTS or wfs3",
+            ),
+            (
+                "[[worker.lanes.heavy_rules]]\nservice = \"WMS\"\n[[worker.lanes.heavy_rules]]\nservice = \"WXS\"",
+                "`worker.lanes.heavy_rules[1].service`: `WXS` is no service",
+            ),
+            (
+                "[worker.lanes.heavy]\nmaximum = 1.5",
+                "`worker.lanes.heavy.maximum`: expected a part of the workers from 0 to 1, found 1.5",
+            ),
+            (
+                "[worker.lanes.interactive]\nguaranteed = -0.1",
+                "`worker.lanes.interactive.guaranteed`: expected a part",
+            ),
+            (
+                "[worker.lanes.heavy]\nguaranteed = nan",
+                "`worker.lanes.heavy.guaranteed`: expected a part",
+            ),
+            (
+                "[worker.lanes.heavy]\nguaranteed = 0.4\nmaximum = 0.3",
+                "`worker.lanes.heavy.guaranteed`: 0.4 is more than the lane's maximum of 0.3",
+            ),
+            (
+                "[worker.lanes.heavy]\nguaranteed = 0.75\nmaximum = 1.0",
+                "`worker.lanes`: the lanes are guaranteed 1.25 of the workers together",
+            ),
+        ] {
+            assert!(said(text).contains(expected), "{text}: {}", said(text));
+        }
+        let thirds = "[worker.lanes.interactive]\nguaranteed = 0.7\n[worker.lanes.heavy]\nguaranteed = 0.3";
+        assert_eq!(said(thirds), "");
+    }
+
+    #[test]
+    fn a_timeout_of_ones_own_stands_beside_the_default_ones() {
+        let config = load("[server.timeouts]\n\"WMS/GetMap\" = 90.0").unwrap();
+        assert_eq!(config.classes().unwrap().longest(), Duration::from_secs(90));
+        assert_eq!(config.server.timeouts.len(), 2, "{:?}", config.server.timeouts);
+        let config = load("[server.timeouts]\n\"wms/getprint\" = 30.0").unwrap();
+        assert_eq!(config.classes().unwrap().longest(), Duration::from_secs(30));
     }
 }

@@ -17,7 +17,7 @@ use crate::adapters::supervisor::{Supervisor, Wanted};
 use crate::core::lane::Lane;
 use crate::core::message::ProjectRef;
 use crate::core::ogc::{
-    self, Incoming, Kind, OgcRequest, Origin, Refusal, Refused, fingerprint, pass_headers, upstream,
+    self, Classes, Incoming, Kind, OgcRequest, Origin, Refusal, Refused, fingerprint, pass_headers, upstream,
 };
 
 /// What every request needs; clones share it.
@@ -31,8 +31,8 @@ pub struct Front {
     pub supervisor: Supervisor,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// How long a request may take, waiting included.
-    pub timeout: Duration,
+    /// What requests are allowed.
+    pub classes: Arc<Classes>,
     /// The largest request body, in bytes.
     pub max_body_size: usize,
 }
@@ -42,6 +42,8 @@ pub struct Front {
 struct Account {
     service: &'static str,
     operation: String,
+    /// None before it is known, and for what needs no worker.
+    lane: Option<Lane>,
     project: String,
     fingerprint: String,
     trace: Trace,
@@ -56,8 +58,13 @@ impl Front {
             Err(refused) => self.refuse(&refused, &asked.id),
         };
         let took = asked.accepted.elapsed();
-        self.metrics
-            .answered(account.service, told.status.as_u16(), took, account.trace.waited);
+        self.metrics.answered(
+            account.service,
+            account.lane,
+            told.status.as_u16(),
+            took,
+            account.trace.waited,
+        );
         log(&asked, &account, told.status, took);
         let mut own = |name: &str, value: &str| told.headers.push((name.to_owned(), value.to_owned()));
         own("x-request-id", &asked.id);
@@ -101,6 +108,8 @@ impl Front {
         }
         let dialect = request.dialect();
         let refused = |reason| Refused { reason, dialect };
+        let class = self.classes.of(&request, &asked.headers).map_err(refused)?;
+        account.lane = Some(class.lane);
         let origin = Origin::from_headers(&asked.headers, asked.authority.as_deref(), "http")
             .map_err(|error| refused(error.into()))?;
         account.fingerprint = fingerprint(&request, &asked.body);
@@ -111,16 +120,16 @@ impl Front {
             wanted: Wanted {
                 name,
                 project,
-                lane: Lane::Interactive,
-                depth: 0,
-                deadline: asked.accepted + self.timeout,
+                lane: class.lane,
+                depth: class.depth,
+                deadline: asked.accepted + class.timeout,
                 again: false,
                 fingerprint: account.fingerprint.as_str().into(),
                 line: line(asked),
             },
             job: job(asked, &request, &origin),
             safe: request.safe,
-            timeout: self.timeout,
+            timeout: class.timeout,
         };
         let (answer, trace) = render(&self.supervisor, work).await;
         account.trace = trace;
@@ -228,6 +237,7 @@ fn log(asked: &Asked, account: &Account, status: StatusCode, took: Duration) {
                 project = account.project,
                 service = account.service,
                 operation = account.operation,
+                lane = account.lane.map(Lane::name),
                 fingerprint = account.fingerprint,
                 status = status.as_u16(),
                 worker = account.trace.worker,

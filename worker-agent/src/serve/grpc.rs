@@ -29,6 +29,9 @@ const PATH: &AsciiSet = &CONTROLS
     .add(b'%')
     .add(b'`');
 
+/// The deadline of a call, as gRPC has it.
+const DEADLINE: &str = "grpc-timeout";
+
 /// Bodies go out in messages of at most this size, well below gRPC's usual bound of 4 MiB.
 const MESSAGE: usize = 256 * 1024;
 
@@ -52,6 +55,8 @@ struct Call {
     public_url: String,
     headers: std::collections::HashMap<String, String>,
     request_id: String,
+    /// The metadata `grpc-timeout` of the call.
+    deadline: Option<HeaderValue>,
 }
 
 impl Grpc {
@@ -81,6 +86,9 @@ impl Grpc {
         }
         if !call.request_id.is_empty() {
             insert(&mut headers, "x-request-id", &call.request_id)?;
+        }
+        if let Some(deadline) = call.deadline.clone() {
+            headers.insert(DEADLINE, deadline);
         }
         let (path, query) = self.locate(&call, &mut headers)?;
         let id = request_id(&headers);
@@ -141,6 +149,12 @@ fn insert(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), Status
     Ok(())
 }
 
+/// The call's deadline as its client wrote it.
+fn deadline<T>(request: &Request<T>) -> Option<HeaderValue> {
+    let value = request.metadata().get(DEADLINE)?;
+    HeaderValue::from_bytes(value.as_encoded_bytes()).ok()
+}
+
 fn chunks(told: Told) -> Chunks {
     let headers = told
         .headers
@@ -185,6 +199,7 @@ impl QgisServer for Grpc {
     type ExecuteApiRequestStream = Chunks;
 
     async fn execute_ows_request(&self, request: Request<OwsRequest>) -> Result<Response<Chunks>, Status> {
+        let deadline = deadline(&request);
         let OwsRequest {
             project,
             query,
@@ -206,11 +221,13 @@ impl QgisServer for Grpc {
             public_url,
             headers,
             request_id,
+            deadline,
         })
         .await
     }
 
     async fn execute_api_request(&self, request: Request<ApiRequest>) -> Result<Response<Chunks>, Status> {
+        let deadline = deadline(&request);
         let ApiRequest {
             project,
             path,
@@ -238,6 +255,7 @@ impl QgisServer for Grpc {
             public_url,
             headers,
             request_id,
+            deadline,
         })
         .await
     }

@@ -60,7 +60,7 @@ async fn respond(front: &Front, request: Request<Incoming>) -> Response<Pieces> 
     let path = head.uri.path().to_owned();
     let query = head.uri.query().map(str::to_owned);
     let reading = Limited::new(body, front.max_body_size).collect();
-    let told = match tokio::time::timeout(front.timeout, reading).await {
+    let told = match tokio::time::timeout(front.classes.timeout(), reading).await {
         Ok(Ok(body)) => {
             let authority = head.uri.authority().map(ToString::to_string);
             let (method, headers, body) = (head.method, head.headers, body.to_bytes());
@@ -79,9 +79,7 @@ async fn respond(front: &Front, request: Request<Incoming>) -> Response<Pieces> 
         }
         failed => {
             let reason = match failed {
-                Err(_) => Refusal::Deadline {
-                    seconds: front.timeout.as_secs(),
-                },
+                Err(_) => Refusal::deadline(front.classes.timeout()),
                 Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Refusal::BodyTooLarge {
                     limit: front.max_body_size as u64,
                 },

@@ -8,6 +8,7 @@ use prometheus::{
 };
 
 use crate::adapters::supervisor::{Observer, Status, Wanted};
+use crate::core::lane::Lane;
 use crate::core::message::Report;
 use crate::core::pool::ExitReason;
 
@@ -28,9 +29,9 @@ macro_rules! metrics {
 }
 
 metrics! {
-    REQUESTS = "graticule_requests_total", "Requests answered, by service and HTTP status.";
+    REQUESTS = "graticule_requests_total", "Requests answered, by service, lane and HTTP status.";
     SECONDS = "graticule_request_duration_seconds", "From a request's acceptance to the beginning of its answer, by service, in seconds.";
-    WAIT = "graticule_queue_wait_seconds", "How long requests waited for a worker, in seconds.";
+    WAIT = "graticule_queue_wait_seconds", "How long requests waited for a worker, by lane, in seconds.";
     REFUSALS = "graticule_refusals_total", "Requests that the agent itself refused or gave up on, by code of the exception.";
     CPU = "graticule_render_cpu_seconds", "Processor time that QGIS spent on a request, in seconds.";
     EXITS = "graticule_worker_exits_total", "Workers that left, by reason; docs/lifecycle.md explains each.";
@@ -79,7 +80,7 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     seconds: HistogramVec,
-    wait: Histogram,
+    wait: HistogramVec,
     refusals: IntCounterVec,
     cpu: Histogram,
     exits: IntCounterVec,
@@ -127,9 +128,9 @@ impl Metrics {
             .iter()
             .for_each(|reason| drop(exits.with_label_values(&[*reason])));
         Ok(Self {
-            requests: registered!(IntCounterVec::new(opts(REQUESTS), &["service", "status"])),
+            requests: registered!(IntCounterVec::new(opts(REQUESTS), &["service", "lane", "status"])),
             seconds: registered!(HistogramVec::new(buckets(SECONDS), &["service"])),
-            wait: registered!(Histogram::with_opts(buckets(WAIT))),
+            wait: registered!(HistogramVec::new(buckets(WAIT), &["lane"])),
             refusals: registered!(IntCounterVec::new(opts(REFUSALS), &["code"])),
             cpu: registered!(Histogram::with_opts(buckets(CPU))),
             exits,
@@ -163,12 +164,17 @@ impl Metrics {
         self.registry.clone()
     }
 
-    /// A request has its answer, or the beginning of one.
-    pub fn answered(&self, service: &str, status: u16, took: Duration, waited: Duration) {
+    /// A request has its answer, or the beginning of one. Without a lane it never asked for a worker.
+    pub fn answered(&self, service: &str, lane: Option<Lane>, status: u16, took: Duration, waited: Duration) {
         let service = if service.is_empty() { "unknown" } else { service };
-        self.requests.with_label_values(&[service, &status.to_string()]).inc();
+        let name = lane.map_or("none", Lane::name);
+        self.requests
+            .with_label_values(&[service, name, &status.to_string()])
+            .inc();
         self.seconds.with_label_values(&[service]).observe(took.as_secs_f64());
-        self.wait.observe(waited.as_secs_f64());
+        if lane.is_some() {
+            self.wait.with_label_values(&[name]).observe(waited.as_secs_f64());
+        }
     }
 
     /// QGIS has answered.

@@ -76,9 +76,7 @@ fn no_lease(why: NoLease, work: &Work, supervisor: &Supervisor) -> Refusal {
 }
 
 fn too_late(work: &Work) -> Refusal {
-    Refusal::Deadline {
-        seconds: work.timeout.as_secs(),
-    }
+    Refusal::deadline(work.timeout)
 }
 
 fn failed(failure: Failure, work: &Work) -> Refusal {

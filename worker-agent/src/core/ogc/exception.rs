@@ -4,6 +4,7 @@
 //! What QGIS refuses is not here; its answers pass as they are.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use http::StatusCode;
 
@@ -108,13 +109,27 @@ pub enum Refusal {
     /// The agent is stopping.
     #[error("this agent is stopping; try again")]
     Draining,
+    /// A chain of requests that this server's own projects caused has grown too long.
+    #[error(
+        "this server asks itself for '{project}', {depth} requests deep: a layer of this project, or of one that leads \
+         to it, has this very server as its source; give that layer its own data source, or raise server.max_loop_depth"
+    )]
+    LoopDetected {
+        /// The project that is asked for.
+        project: String,
+        /// How many requests of this server led to this one.
+        depth: u32,
+    },
     /// No worker can be had.
     #[error("no QGIS process is ready here; try again in a moment")]
     NoWorker,
-    /// The deadline passed.
-    #[error("there was no answer within {seconds} s; ask for less, or raise server.timeout")]
+    /// The deadline passed: the operator's, or a shorter one that the client named.
+    #[error(
+        "there was no answer within {seconds} s; ask for less, or allow more time (X-Request-Timeout, server.timeout, \
+         server.timeouts)"
+    )]
     Deadline {
-        /// The deadline in seconds.
+        /// The deadline in seconds, rounded up.
         seconds: u64,
     },
     /// The worker died while it had the request.
@@ -171,6 +186,13 @@ impl From<LocateError> for Refusal {
 }
 
 impl Refusal {
+    /// That there was no answer within `timeout`.
+    #[must_use]
+    pub fn deadline(timeout: Duration) -> Self {
+        let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
+        Self::Deadline { seconds }
+    }
+
     /// The HTTP status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
@@ -195,6 +217,7 @@ impl Refusal {
             | Self::NoWorker
             | Self::StorageUnavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::LoopDetected { .. } => StatusCode::LOOP_DETECTED,
         }
     }
 
@@ -215,6 +238,7 @@ impl Refusal {
             Self::BodyTooLarge { .. } => "BodyTooLarge",
             Self::QueueFull { .. } | Self::Draining | Self::NoWorker => "ServerBusy",
             Self::Deadline { .. } => "DeadlineExceeded",
+            Self::LoopDetected { .. } => "LoopDetected",
             Self::WorkerDied { .. } => "WorkerDied",
             Self::StorageUnavailable { .. } => "StorageUnavailable",
             Self::ProjectBroken { .. } => "ProjectBroken",

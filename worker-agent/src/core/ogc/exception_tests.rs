@@ -45,6 +45,13 @@ fn all() -> Vec<(Refusal, u16)> {
         (Refusal::NoWorker, 503),
         (Refusal::Deadline { seconds: 20 }, 504),
         (
+            Refusal::LoopDetected {
+                project: text(),
+                depth: 3,
+            },
+            508,
+        ),
+        (
             Refusal::WorkerDied {
                 safe: true,
                 verdict: text(),

@@ -11,19 +11,23 @@
 //! upstream(&OgcRequest, body, &Origin) -> Upstream       method, URL and body handed to QGIS
 //! pass_headers(&HeaderMap) -> Vec<(String, String)>      the client's headers as QGIS may see them, in its letter case
 //! Refusal::{status, code, retry_elsewhere, retry_after, allow, document}   every reason to say no, and how to say it
+//! Classes::of(&OgcRequest, &HeaderMap) -> Class          its lane and its deadline, or why it is refused
 //! fingerprint(&OgcRequest, body) -> String               16 hex digits: the same question has the same one
 //! ```
 
+pub mod class;
 pub mod exception;
 pub mod fingerprint;
 mod kvp;
 mod origin;
 pub mod parse;
 mod path;
+mod patience;
 pub mod request;
 pub mod upstream;
 mod xml;
 
+pub use class::{Class, ClassRules, Classes, HeavyRule, RuleError};
 pub use exception::{Dialect, Refusal, Refused};
 pub use fingerprint::fingerprint;
 pub use kvp::Params;

@@ -74,6 +74,7 @@ struct Draft {
     query_request: Option<String>,
     body: Option<BodyKind>,
     body_names_service: bool,
+    body_filters: bool,
     namespace: String,
 }
 
@@ -115,6 +116,7 @@ impl Draft {
     fn read_xml(&mut self, body: &[u8]) -> Result<(), Refusal> {
         let root = xml::root(body).map_err(|error| Refusal::Malformed(format!("the XML body {error}")))?;
         self.namespace = root.namespace;
+        self.body_filters = root.filtered;
         // In this order: QGIS lets an attribute `request` override the element's name.
         self.params.set("REQUEST".to_owned(), root.name);
         for (key, value) in root.attributes {
@@ -189,6 +191,7 @@ impl Draft {
             query: incoming.query.unwrap_or_default().to_owned(),
             body: self.body.unwrap_or(BodyKind::Opaque),
             body_names_service: self.body_names_service,
+            body_filters: self.body_filters,
             params: self.params,
         })
     }

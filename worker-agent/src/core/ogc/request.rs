@@ -108,6 +108,8 @@ pub struct OgcRequest {
     pub(super) body: BodyKind,
     /// Whether the body itself names the service, so that it overrides the query's.
     pub(super) body_names_service: bool,
+    /// Whether an XML body filters, with a filter for each of its queries.
+    pub(super) body_filters: bool,
 }
 
 impl OgcRequest {

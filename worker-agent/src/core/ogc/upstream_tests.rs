@@ -189,6 +189,7 @@ fn headers_that_would_override_the_url_are_left_out() {
         ("x-qgis-service-url", "http://evil.org"),
         ("x-qgis-wms-service-url", "http://evil.org"),
         ("x-graticule-project", "/w"),
+        ("x-graticule-depth", "1"),
         ("x-envoy-attempt-count", "1"),
         ("connection", "close"),
         ("transfer-encoding", "chunked"),

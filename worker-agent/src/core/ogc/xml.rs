@@ -21,6 +21,8 @@ pub(super) struct Root {
     pub namespace: String,
     /// Its attributes except namespaces and `xsi:…`, keys in capitals, as QGIS takes them.
     pub attributes: Vec<(String, String)>,
+    /// Whether there are filters within, at least as many as queries.
+    pub filtered: bool,
 }
 
 /// Why a body is refused; the text fits after "the XML body ".
@@ -51,6 +53,7 @@ pub(super) fn root(body: &[u8]) -> Result<Root, XmlError> {
     let mut reader = Reader::from_str(text.trim_start());
     let mut found: Option<Root> = None;
     let mut depth = 0_usize;
+    let (mut queries, mut filters) = (0_usize, 0_usize);
     loop {
         let event = reader
             .read_event()
@@ -64,8 +67,11 @@ pub(super) fn root(body: &[u8]) -> Result<Root, XmlError> {
                     }
                     found = Some(read_root(start)?);
                 }
+                queries += usize::from(start.local_name().as_ref() == "Query");
                 if matches!(event, Event::Start(_)) {
                     depth += 1;
+                    // QGIS takes an empty element for no filter.
+                    filters += usize::from(start.local_name().as_ref() == "Filter");
                 }
                 if depth > MAX_DEPTH {
                     return Err(XmlError::Deep);
@@ -102,7 +108,9 @@ pub(super) fn root(body: &[u8]) -> Result<Root, XmlError> {
             "it ends before its outermost element does".to_owned(),
         ));
     }
-    found.ok_or_else(|| XmlError::Malformed("it has no element".to_owned()))
+    let mut root = found.ok_or_else(|| XmlError::Malformed("it has no element".to_owned()))?;
+    root.filtered = filters > 0 && filters >= queries;
+    Ok(root)
 }
 
 fn read_root(start: &BytesStart<'_>) -> Result<Root, XmlError> {
@@ -115,6 +123,7 @@ fn read_root(start: &BytesStart<'_>) -> Result<Root, XmlError> {
         name: start.local_name().as_ref().to_owned(),
         namespace: String::new(),
         attributes: Vec::new(),
+        filtered: false,
     };
     let declares = if prefix.is_empty() {
         "xmlns".to_owned()
@@ -173,6 +182,22 @@ mod tests {
             attributes,
             [("SERVICE", "WFS"), ("VERSION", "1.1.0"), ("MAXFEATURES", "2")]
         );
+    }
+
+    #[test]
+    fn sees_whether_every_query_has_a_filter() {
+        let filtered = |inner: &str| {
+            root(format!("<GetFeature>{inner}</GetFeature>").as_bytes())
+                .unwrap()
+                .filtered
+        };
+        let filter = "<ogc:Filter><ogc:FeatureId fid='a.1'/></ogc:Filter>";
+        assert!(filtered(&format!("<wfs:Query>{filter}</wfs:Query>")));
+        assert!(filtered(&format!("<Query>{filter}</Query><Query>{filter}</Query>")));
+        assert!(!filtered(&format!("<Query>{filter}</Query><Query/>")));
+        assert!(!filtered("<Query><Filter/></Query>"));
+        assert!(!filtered("<Query/>"));
+        assert!(!filtered(""));
     }
 
     #[test]
