@@ -16,7 +16,7 @@ use crate::adapters::supervisor::{NoLease, Supervisor};
 use crate::core::lane::Lane;
 use crate::core::message::{ErrorKind, ProjectRef};
 use crate::core::ogc::{
-    self, Classes, Incoming, Kind, OgcRequest, Origin, Refusal, Refused, fingerprint, pass_headers, upstream,
+    self, Class, Classes, Incoming, Kind, OgcRequest, Origin, Refusal, Refused, fingerprint, pass_headers, upstream,
 };
 use crate::core::pool;
 
@@ -120,18 +120,18 @@ impl Front {
         let (name, project) = self.project(&request).await.map_err(refused)?;
         account.project.clone_from(&name);
 
-        let waiting = Instant::now();
-        let lease = self
-            .supervisor
-            .lease(&name, project, asked.accepted + class.timeout)
-            .await;
-        account.waited = waiting.elapsed();
-        let lease = lease.map_err(|why| refused(self.no_lease(why, class.timeout)))?;
-        account.worker = lease.worker;
-        account.version = Some(lease.project.version.clone());
-
-        let answer = exchange::run(lease, job(asked, &request, &origin)).await;
-        let answer = answer.map_err(|failure| refused(Self::failed(failure, &request, &name, class.timeout)))?;
+        let served = async {
+            let waiting = Instant::now();
+            let lease = self.supervisor.lease(&name, project, asked.accepted + class.allowed);
+            let lease = lease.await;
+            account.waited = waiting.elapsed();
+            let lease = lease.map_err(|why| self.no_lease(why, class.timeout))?;
+            account.worker = lease.worker;
+            account.version = Some(lease.project.version.clone());
+            let answer = exchange::run(lease, job(asked, &request, &origin)).await;
+            answer.map_err(|failure| Self::failed(failure, &request, &name, class.timeout))
+        };
+        let answer = within(asked.accepted, class, served).await.map_err(refused)?;
         Ok(self.told(answer))
     }
 
@@ -234,6 +234,21 @@ impl Front {
             body: ToldBody::Whole(vec![text.into()]),
         }
     }
+}
+
+/// Waits for an answer. At a deadline that is the client's own, the work ends as if the client had gone; the pool keeps to
+/// what the operator allows.
+async fn within<T>(
+    accepted: Instant,
+    class: Class,
+    served: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    if class.timeout == class.allowed {
+        return served.await;
+    }
+    let deadline = accepted + class.timeout;
+    let answer = tokio::time::timeout_at(deadline.into(), served).await;
+    answer.unwrap_or_else(|_| Err(Refusal::deadline(class.timeout)))
 }
 
 /// What QGIS is handed.
