@@ -8,4 +8,6 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod core;
+#[cfg(test)]
+mod pages;
 pub mod serve;

@@ -17,7 +17,7 @@ use crate::adapters::supervisor::{Supervisor, Wanted};
 use crate::core::lane::Lane;
 use crate::core::message::ProjectRef;
 use crate::core::ogc::{
-    self, Classes, Incoming, Kind, OgcRequest, Origin, Refusal, Refused, fingerprint, pass_headers, upstream,
+    self, Class, Classes, Incoming, Kind, OgcRequest, Origin, Refusal, Refused, fingerprint, pass_headers, upstream,
 };
 
 /// What every request needs; clones share it.
@@ -122,7 +122,7 @@ impl Front {
                 project,
                 lane: class.lane,
                 depth: class.depth,
-                deadline: asked.accepted + class.timeout,
+                deadline: asked.accepted + class.allowed,
                 again: false,
                 fingerprint: account.fingerprint.as_str().into(),
                 line: line(asked),
@@ -131,9 +131,13 @@ impl Front {
             safe: request.safe,
             timeout: class.timeout,
         };
-        let (answer, trace) = render(&self.supervisor, work).await;
-        account.trace = trace;
-        Ok(self.told(answer.map_err(refused)?))
+        let served = async {
+            let (answer, trace) = render(&self.supervisor, work).await;
+            account.trace = trace;
+            answer
+        };
+        let answer = within(asked.accepted, class, served).await.map_err(refused)?;
+        Ok(self.told(answer))
     }
 
     /// Finds the project. A file of an API's web pages needs none: QGIS gets an empty one.
@@ -199,6 +203,21 @@ impl Front {
             body: ToldBody::Whole(vec![text.into()]),
         }
     }
+}
+
+/// Waits for an answer. At a deadline that is the client's own, the work ends as if the client had gone; the pool keeps to
+/// what the operator allows.
+async fn within<T>(
+    accepted: Instant,
+    class: Class,
+    served: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    if class.timeout == class.allowed {
+        return served.await;
+    }
+    let deadline = accepted + class.timeout;
+    let answer = tokio::time::timeout_at(deadline.into(), served).await;
+    answer.unwrap_or_else(|_| Err(Refusal::deadline(class.timeout)))
 }
 
 /// What QGIS is handed.

@@ -79,8 +79,11 @@ pub struct Class {
     pub lane: Lane,
     /// How many requests of this server led to it.
     pub depth: u32,
-    /// How long it may take from its acceptance, waiting included.
+    /// How long it may take from its acceptance, waiting included: what is allowed, or less when the client asked for less.
     pub timeout: Duration,
+    /// How long the operator allows. A worker that does not stop at an earlier end, which is the client's own wish, has
+    /// not failed: else any impatient client could take an agent down.
+    pub allowed: Duration,
 }
 
 /// Classes of requests, ready to be told apart.
@@ -150,6 +153,7 @@ impl Classes {
             lane,
             depth,
             timeout: patience(headers)?.map_or(allowed, |asked| asked.min(allowed)),
+            allowed,
         })
     }
 

@@ -260,7 +260,8 @@ fn a_client_may_ask_for_less_and_never_for_more() {
     assert_eq!(time(&[("grpc-timeout", "9H"), ("x-request-timeout", "8")]), Ok(secs(8)));
     let print = read(&Method::GET, "/ows/w?SERVICE=WMS&REQUEST=GetPrint", "");
     let asked = headers(&[("x-request-timeout", "40")]);
-    assert_eq!(classes.of(&print, &asked).unwrap().timeout, secs(40));
+    let class = classes.of(&print, &asked).unwrap();
+    assert_eq!((class.timeout, class.allowed), (secs(40), secs(50)));
     assert!(matches!(
         time(&[("x-request-timeout", "0")]),
         Err(Refusal::Malformed(_))
@@ -370,7 +371,8 @@ proptest! {
         let Ok(request) = parse(&incoming) else { return Ok(()) };
         let headers = headers(&[(DEPTH, &depth), ("x-request-timeout", &timeout)]);
         if let Ok(class) = classes.of(&request, &headers) {
-            prop_assert!(class.timeout <= classes.longest() && !class.timeout.is_zero());
+            prop_assert!(class.timeout <= class.allowed && !class.timeout.is_zero());
+            prop_assert_eq!(class.allowed, classes.longest());
             prop_assert_eq!(class.lane == Lane::Inner, class.depth > 0);
             prop_assert!(class.depth <= 2);
         }
