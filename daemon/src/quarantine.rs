@@ -182,7 +182,10 @@ mod tests {
         assert_eq!(RULE.refused_until(&at(start, &[0, 1])), Some(start + RULE.window));
         assert_eq!(Rule { limit: 0, ..RULE }.refused_until(&at(start, &[0, 1])), None);
         let one = Rule { limit: 1, ..RULE };
-        assert_eq!(one.refused_until(&at(start, &[7])), Some(start + Duration::from_secs(607)));
+        assert_eq!(
+            one.refused_until(&at(start, &[7])),
+            Some(start + Duration::from_secs(607))
+        );
     }
 
     #[test]

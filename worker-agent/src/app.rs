@@ -23,6 +23,7 @@ use tonic::transport::server::Router;
 use crate::adapters::link;
 use crate::adapters::pins::Pins;
 use crate::adapters::python::Python;
+use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::storage::Storage;
 use crate::adapters::supervisor::{Observer, Supervisor};
 use crate::config::Config;
@@ -54,6 +55,7 @@ pub struct Bound {
     supervisor: Supervisor,
     draining: Draining,
     link: Option<(Endpoint, AgentHello)>,
+    quarantine: QuarantineHandle,
     state: watch::Receiver<AgentState>,
     drain_delay: Duration,
     shutdown_grace: Duration,
@@ -104,6 +106,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         .with_context(|| format!("worker.runtime_dir {}", runtime_path.display()))?;
     let pins = Pins::open(&state_dir(config, http_address)?)?;
 
+    let quarantine = QuarantineHandle::new(&name, config.worker.quarantine.rule()?);
     let metrics = Arc::new(Metrics::new(policy.max_failure_pressure)?);
     let supervisor = Supervisor::new(policy, python, Arc::clone(&metrics) as Arc<dyn Observer>)?;
     let (publish, agent_state) = watch::channel(AgentState::default());
@@ -115,6 +118,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         Arc::clone(&metrics),
         agent_state.clone(),
         names,
+        quarantine.clone(),
     )
     .await;
     supervisor.begin();
@@ -123,6 +127,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         agent: name.as_str().into(),
         storage,
         supervisor: supervisor.clone(),
+        quarantine: quarantine.clone(),
         metrics: Arc::clone(&metrics),
         timeout,
         retry_after: 1,
@@ -152,11 +157,14 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         health,
         publish,
     ));
-    let shown = (Arc::clone(&metrics), supervisor.clone());
+    let shown = (Arc::clone(&metrics), supervisor.clone(), quarantine.clone());
     let ops = Ops {
         registry: metrics.registry(),
         readiness,
-        refresh: Arc::new(move || shown.0.refresh(&shown.1.status())),
+        refresh: Arc::new(move || {
+            shown.0.refresh(&shown.1.status());
+            shown.0.quarantined(&shown.2);
+        }),
         pages: Arc::new(|_| None),
     };
     let link = link(config, &name, http_address, grpc_address)?;
@@ -172,6 +180,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         supervisor,
         draining,
         link,
+        quarantine,
         state: agent_state,
         drain_delay: Duration::from_secs_f64(server.drain_delay.clamp(0.0, 60.0)),
         shutdown_grace,
@@ -192,7 +201,7 @@ impl Bound {
         let incoming = TcpListenerStream::new(grpc_port);
         let grpc = tokio::spawn(self.router.serve_with_incoming_shutdown(incoming, stopping));
         if let Some((endpoint, hello)) = self.link {
-            tokio::spawn(link::run(endpoint, hello, self.state));
+            tokio::spawn(link::run(endpoint, hello, self.state, self.quarantine));
         }
 
         let mut pool = self.supervisor.watch();

@@ -77,9 +77,7 @@ pub fn request(method: &str, path: &str, query: Option<&str>, body: &[u8]) -> St
             line.push('…');
         }
     }
-    line.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// A query or a form body. What holds no secret stays as it was spelled.
@@ -124,7 +122,9 @@ pub fn text(text: &str) -> String {
         hidden.push_str(word);
         rest = after;
         if let Some(after) = after.strip_prefix("://") {
-            let authority = after.find(['/', '?', '#', ' ', '"', '\'', '<', '>']).unwrap_or(after.len());
+            let authority = after
+                .find(['/', '?', '#', ' ', '"', '\'', '<', '>'])
+                .unwrap_or(after.len());
             // What was cut before its `@` is no port.
             let port = after.split_once(':').map(|(_, port)| port);
             let cut = authority == after.len() && port.is_some_and(|port| port.parse::<u16>().is_err());
@@ -225,7 +225,9 @@ mod tests {
         ] {
             assert!(is_secret(name), "{name}");
         }
-        for name in ["MAP", "LAYERS", "REQUEST", "FILTER", "authcfg", "BBOX", "WIDTH", "dbname", "user"] {
+        for name in [
+            "MAP", "LAYERS", "REQUEST", "FILTER", "authcfg", "BBOX", "WIDTH", "dbname", "user",
+        ] {
             assert!(!is_secret(name), "{name}");
         }
     }
@@ -260,9 +262,15 @@ mod tests {
             (r#"{"pwd":12345,"a":"token"}"#, r#"{"pwd":***,"a":"token"}"#),
             ("Authorization: Bearer s3cret, x", "Authorization: ***, x"),
             ("<a><Password>s3cret</Password></a>", "<a><Password>***</Password></a>"),
-            ("<x:token type=\"a\">s3cret</x:token>", "<x:token type=\"a\">***</x:token>"),
+            (
+                "<x:token type=\"a\">s3cret</x:token>",
+                "<x:token type=\"a\">***</x:token>",
+            ),
             ("<a apikey=\"s3cret\" b='c'/>", "<a apikey=\"***\" b='c'/>"),
-            ("<PropertyName>session</PropertyName>", "<PropertyName>session</PropertyName>"),
+            (
+                "<PropertyName>session</PropertyName>",
+                "<PropertyName>session</PropertyName>",
+            ),
             ("the key of the token", "the key of the token"),
             ("grün=1&ключ=2", "grün=1&ключ=2"),
             ("token:", "token:"),

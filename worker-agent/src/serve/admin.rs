@@ -2,23 +2,26 @@
 //! always follow the same order.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use graticule_daemon::quarantine::is_fingerprint;
 use graticule_proto::v1::qgis_admin_server::QgisAdmin;
 use graticule_proto::v1::{
-    CachedProject, ClearQuarantineReply, ClearQuarantineRequest, ListCacheReply, ListCacheRequest, ListQuarantineReply,
-    ListQuarantineRequest, PinProjectReply, PinProjectRequest, ResizeReply, ResizeRequest, StatsReply, StatsRequest,
-    UnpinProjectReply, UnpinProjectRequest, WorkerInfo,
+    AgentKills, CachedProject, ClearQuarantineReply, ClearQuarantineRequest, ListCacheReply, ListCacheRequest,
+    ListQuarantineReply, ListQuarantineRequest, PinProjectReply, PinProjectRequest, QuarantineEntry, ResizeReply,
+    ResizeRequest, StatsReply, StatsRequest, UnpinProjectReply, UnpinProjectRequest, WorkerInfo,
 };
 use tokio::sync::{Mutex, watch};
 use tonic::{Request, Response, Status};
 
 use super::metrics::Metrics;
 use crate::adapters::pins::{Pins, PinsError};
+use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::storage::{Storage, StorageError};
 use crate::adapters::supervisor::{Cached, Pinned, Supervisor};
 use crate::core::locate::ProjectName;
 use crate::core::message::ProjectRef;
+use crate::core::quarantine::Listed;
 use graticule_proto::v1::AgentState;
 
 /// The service; clones share it.
@@ -35,6 +38,7 @@ struct Inner {
     started: Instant,
     pins: Mutex<Pins>,
     names: watch::Sender<Vec<String>>,
+    quarantine: QuarantineHandle,
 }
 
 impl Admin {
@@ -47,6 +51,7 @@ impl Admin {
         metrics: Arc<Metrics>,
         state: watch::Receiver<AgentState>,
         names: watch::Sender<Vec<String>>,
+        quarantine: QuarantineHandle,
     ) -> Self {
         let mut found = Vec::new();
         for pin in pins.iter() {
@@ -77,6 +82,7 @@ impl Admin {
                 started,
                 pins: Mutex::new(pins),
                 names,
+                quarantine,
             }),
         }
     }
@@ -251,15 +257,46 @@ impl QgisAdmin for Admin {
         Err(Status::unimplemented("not yet"))
     }
 
-    async fn list_quarantine(&self, _: Request<ListQuarantineRequest>) -> Result<Response<ListQuarantineReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+    async fn list_quarantine(
+        &self,
+        _: Request<ListQuarantineRequest>,
+    ) -> Result<Response<ListQuarantineReply>, Status> {
+        let entries = self.inner.quarantine.list().into_iter().map(entry).collect();
+        Ok(Response::new(ListQuarantineReply { entries }))
     }
 
     async fn clear_quarantine(
         &self,
-        _: Request<ClearQuarantineRequest>,
+        request: Request<ClearQuarantineRequest>,
     ) -> Result<Response<ClearQuarantineReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let fingerprint = request.into_inner().fingerprint;
+        if !fingerprint.is_empty() && !is_fingerprint(&fingerprint) {
+            let start: String = fingerprint.chars().take(40).collect();
+            return Err(Status::invalid_argument(format!(
+                "fingerprint `{start}`: expected 16 hexadecimal digits in small letters"
+            )));
+        }
+        let cleared = self.inner.quarantine.clear(&fingerprint);
+        let cleared = u32::try_from(cleared).unwrap_or(u32::MAX);
+        Ok(Response::new(ClearQuarantineReply { cleared }))
+    }
+}
+
+fn entry(listed: Listed) -> QuarantineEntry {
+    let kills: usize = listed.agents.values().map(Vec::len).sum();
+    let agents = listed.agents.into_iter().map(|(agent, ages)| {
+        let ages_seconds = ages.iter().map(Duration::as_secs_f64).collect();
+        (agent, AgentKills { ages_seconds })
+    });
+    QuarantineEntry {
+        fingerprint: listed.culprit.fingerprint,
+        project: listed.culprit.project,
+        request: listed.culprit.request,
+        kills: u32::try_from(kills).unwrap_or(u32::MAX),
+        reason: listed.culprit.reason,
+        refused: listed.refused,
+        remaining_seconds: listed.remaining.as_secs_f64(),
+        agents: agents.collect(),
     }
 }
 

@@ -11,6 +11,7 @@ use super::home;
 use super::metrics::Metrics;
 use super::told::{Asked, Told, ToldBody};
 use crate::adapters::exchange::{self, Answer, Body, Failure, Job};
+use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::storage::{Storage, StorageError};
 use crate::adapters::supervisor::{NoLease, Supervisor};
 use crate::core::message::{ErrorKind, ProjectRef};
@@ -18,6 +19,7 @@ use crate::core::ogc::{
     self, Incoming, Kind, OgcRequest, Origin, Refusal, Refused, fingerprint, pass_headers, upstream,
 };
 use crate::core::pool;
+use crate::core::redact;
 
 /// What every request needs; clones share it.
 #[derive(Clone)]
@@ -28,6 +30,8 @@ pub struct Front {
     pub storage: Storage,
     /// The pool.
     pub supervisor: Supervisor,
+    /// Requests that kill workers.
+    pub quarantine: QuarantineHandle,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// How long a request may take, waiting included.
@@ -110,6 +114,7 @@ impl Front {
         let (name, project) = self.project(&request).await.map_err(refused)?;
         account.project.clone_from(&name);
 
+        self.quarantine.check(&account.fingerprint).map_err(refused)?;
         let waiting = Instant::now();
         let lease = self
             .supervisor
@@ -117,12 +122,30 @@ impl Front {
             .await;
         account.waited = waiting.elapsed();
         let lease = lease.map_err(|why| refused(self.no_lease(why)))?;
+        // While it waited, others of its kind may have killed.
+        self.quarantine.check(&account.fingerprint).map_err(refused)?;
         account.worker = lease.worker;
         account.version = Some(lease.project.version.clone());
 
         let answer = exchange::run(lease, job(asked, &request, &origin)).await;
+        self.judge(&answer, asked, account);
         let answer = answer.map_err(|failure| refused(self.failed(failure, &request, &name)))?;
         Ok(self.told(answer))
+    }
+
+    /// Tells the quarantine how a request ended, as far as it has.
+    fn judge(&self, answer: &Result<Answer, Failure>, asked: &Asked, account: &Account) {
+        let reason = match answer {
+            Ok(Answer {
+                body: Body::Whole(..), ..
+            }) => return self.quarantine.succeeded(&account.fingerprint),
+            Err(Failure::Died(_)) => "crash",
+            Err(Failure::Deadline) => "deadline",
+            Ok(_) | Err(Failure::Worker(_)) => return,
+        };
+        let request = || redact::request(asked.method.as_str(), &asked.path, asked.query.as_deref(), &asked.body);
+        self.quarantine
+            .killed(&account.fingerprint, &account.project, reason, request);
     }
 
     /// Finds the project. A file of an API's web pages needs none: QGIS gets an empty one.

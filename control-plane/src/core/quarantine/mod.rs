@@ -99,7 +99,10 @@ impl Entry {
     /// About how many bytes it takes in a message.
     fn weight(&self) -> usize {
         let texts = self.fingerprint.len() + self.project.len() + self.request.len() + self.reason.len();
-        let agents = self.agents.iter().map(|(agent, kills)| agent.len() + 16 + 8 * kills.len());
+        let agents = self
+            .agents
+            .iter()
+            .map(|(agent, kills)| agent.len() + 16 + 8 * kills.len());
         64 + texts + agents.sum::<usize>()
     }
 }

@@ -117,7 +117,11 @@ fn what_was_cleared_does_not_come_back() {
     // An agent that was away tells what it remembers.
     assert_eq!(fleet.at(9).reports("b", "f", &[7]), News::None);
     assert_eq!(fleet.reports("b", "f", &[7, 1]), News::Changed);
-    assert_eq!(fleet.shows()[0], ("f".to_owned(), 1, false, 599), "only the kill after the clearing");
+    assert_eq!(
+        fleet.shows()[0],
+        ("f".to_owned(), 1, false, 599),
+        "only the kill after the clearing"
+    );
     assert_eq!(fleet.clear("", 2), (2, true), "all from before then");
     assert_eq!(fleet.shows().len(), 1);
     assert_eq!(fleet.clear("", 0), (1, true));

@@ -111,6 +111,17 @@ pub enum Refusal {
     /// No worker can be had.
     #[error("no QGIS process is ready here; try again in a moment")]
     NoWorker,
+    /// It killed workers before.
+    #[error(
+        "this request has ended the QGIS process that worked on it again and again, so it is not tried for another \
+         {seconds} s; ask for something else, or tell the operator: its fingerprint is {fingerprint}"
+    )]
+    Quarantined {
+        /// The request's fingerprint.
+        fingerprint: String,
+        /// For how long it is refused, in seconds.
+        seconds: u32,
+    },
     /// The deadline passed.
     #[error("there was no answer within {seconds} s; ask for less, or raise server.timeout")]
     Deadline {
@@ -193,6 +204,7 @@ impl Refusal {
             | Self::QueueFull { .. }
             | Self::Draining
             | Self::NoWorker
+            | Self::Quarantined { .. }
             | Self::StorageUnavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -214,6 +226,7 @@ impl Refusal {
             Self::MethodNotAllowed { .. } => "MethodNotAllowed",
             Self::BodyTooLarge { .. } => "BodyTooLarge",
             Self::QueueFull { .. } | Self::Draining | Self::NoWorker => "ServerBusy",
+            Self::Quarantined { .. } => "RequestQuarantined",
             Self::Deadline { .. } => "DeadlineExceeded",
             Self::WorkerDied { .. } => "WorkerDied",
             Self::StorageUnavailable { .. } => "StorageUnavailable",
@@ -252,6 +265,8 @@ impl Refusal {
     pub fn retry_after(&self) -> Option<u32> {
         match self {
             Self::QueueFull { retry_after, .. } => Some(*retry_after),
+            // A client that keeps to it should come back on the same day.
+            Self::Quarantined { seconds, .. } => Some((*seconds).clamp(1, 3600)),
             Self::Draining | Self::NoWorker | Self::WorkerDied { safe: true, .. } | Self::StorageUnavailable { .. } => {
                 Some(1)
             }

@@ -58,11 +58,14 @@ pub enum Word {
     Cleared(String, Duration),
 }
 
+/// The ages of kills, by agent.
+pub type Kills = Vec<(String, Vec<Duration>)>;
+
 /// What the fleet tells; it replaces what was told before.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fleet {
     /// Each culprit with the ages of its kills, by agent.
-    pub entries: Vec<(Culprit, Vec<(String, Vec<Duration>)>)>,
+    pub entries: Vec<(Culprit, Kills)>,
     /// What was cleared (empty: all), and how long ago.
     pub cleared: Vec<(String, Duration)>,
 }
@@ -394,7 +397,11 @@ impl Quarantine {
     pub fn check_invariants(&self) {
         let own = self.entries.values().filter(|entry| !entry.own.is_empty()).count();
         assert!(own <= MAX_OWN, "{own} entries of its own");
-        assert!(self.entries.len() <= MAX_OWN + MAX_FLEET, "{} entries", self.entries.len());
+        assert!(
+            self.entries.len() <= MAX_OWN + MAX_FLEET,
+            "{} entries",
+            self.entries.len()
+        );
         for (fingerprint, entry) in &self.entries {
             assert_eq!(*fingerprint, entry.culprit.fingerprint);
             assert!(

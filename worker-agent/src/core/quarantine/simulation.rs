@@ -65,7 +65,9 @@ impl ControlPlane {
         let cleared = self.cleared.iter();
         Fleet {
             entries: entries.collect(),
-            cleared: cleared.map(|clear| (clear.fingerprint.clone(), now - clear.at)).collect(),
+            cleared: cleared
+                .map(|clear| (clear.fingerprint.clone(), now - clear.at))
+                .collect(),
         }
     }
 }
@@ -132,7 +134,8 @@ impl World {
         let (due, now) = (self.requests, self.now);
         for site in self.sites.iter_mut().filter(|site| site.attached) {
             let words = site.quarantine.words(now);
-            site.up.extend(words.into_iter().map(|word| (due + self.delay / 2, word)));
+            site.up
+                .extend(words.into_iter().map(|word| (due + self.delay / 2, word)));
         }
         let mut news = false;
         for site in &mut self.sites {
@@ -272,7 +275,9 @@ fn one_bad_request_kills_as_many_workers_as_the_limit_says() {
                 10 => world.restart_agent(at),
                 _ if dice.roll(5) == 0 => {
                     let all = dice.roll(2) == 0;
-                    world.sites[at].quarantine.clear(world.now, if all { "" } else { POISON });
+                    world.sites[at]
+                        .quarantine
+                        .clear(world.now, if all { "" } else { POISON });
                     world.poisoned.clear();
                 }
                 _ => {
@@ -282,7 +287,10 @@ fn one_bad_request_kills_as_many_workers_as_the_limit_says() {
             }
             world.carry();
             let most = world.within(&world.poisoned);
-            assert!(most <= world.rule.limit as usize, "seed {seed} step {step}: {most} kills");
+            assert!(
+                most <= world.rule.limit as usize,
+                "seed {seed} step {step}: {most} kills"
+            );
         }
     });
 }

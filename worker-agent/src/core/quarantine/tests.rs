@@ -124,7 +124,11 @@ fn successes_outweigh_kills_that_came_before_them() {
     }
     agent.at(2).killed("f");
     assert_eq!(agent.refused("f"), None);
-    assert_eq!(agent.at(3).tells(), Some(vec![1]), "the kill after the successes counts");
+    assert_eq!(
+        agent.at(3).tells(),
+        Some(vec![1]),
+        "the kill after the successes counts"
+    );
     // What was well for long and now kills is found as soon as what never was well.
     assert!(agent.at(4).killed("f").refused);
     assert_eq!(agent.tells(), Some(vec![2, 0]));
@@ -255,7 +259,9 @@ fn it_is_bounded_and_forgets_the_unrefused_first() {
     agent.killed("refused");
     agent.killed("refused");
     for n in 0..2 * MAX_OWN {
-        agent.quarantine.killed(agent.now + Duration::from_millis(n as u64), culprit(&n.to_string()));
+        agent
+            .quarantine
+            .killed(agent.now + Duration::from_millis(n as u64), culprit(&n.to_string()));
     }
     agent.at(5);
     agent.quarantine.check_invariants();
@@ -273,10 +279,7 @@ fn it_is_bounded_and_forgets_the_unrefused_first() {
     let kills = |n: usize| vec![Duration::ZERO; n];
     let entries = (0..2 * MAX_FLEET).map(|n| (culprit(&format!("fleet {n}")), vec![("b".to_owned(), kills(1000))]));
     let entries: Vec<_> = entries
-        .chain([(
-            culprit("f"),
-            (0..1000).map(|n| (n.to_string(), kills(1))).collect(),
-        )])
+        .chain([(culprit("f"), (0..1000).map(|n| (n.to_string(), kills(1))).collect())])
         .collect();
     agent.quarantine.fleet(
         agent.now,
