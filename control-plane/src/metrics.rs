@@ -15,6 +15,8 @@ pub const AGENTS_ASTRAY: &str = "graticule_cp_agents_astray";
 pub const SNAPSHOTS: &str = "graticule_cp_snapshots_total";
 /// Snapshots that were inconsistent and so were not published.
 pub const SNAPSHOTS_REFUSED: &str = "graticule_cp_snapshots_inconsistent_total";
+/// Requests that killed workers, by whether they are refused or only suspected.
+pub const QUARANTINE: &str = "graticule_cp_quarantine_entries";
 /// Envoys attached.
 pub const CLIENTS: &str = "graticule_xds_clients";
 /// Envoys that came with an unknown node and wait.
@@ -39,6 +41,8 @@ pub struct Metrics {
     pub snapshots: IntCounter,
     /// See [`SNAPSHOTS_REFUSED`].
     pub snapshots_refused: IntCounter,
+    /// See [`QUARANTINE`].
+    pub quarantine: IntGaugeVec,
     /// See [`CLIENTS`].
     pub clients: IntGauge,
     /// See [`UNKNOWN_NODES`].
@@ -72,6 +76,11 @@ impl Metrics {
             agents_astray: gauge(AGENTS_ASTRAY, "Agents whose pool is not configured (agents).")?,
             snapshots: counter(SNAPSHOTS, "Changed snapshots published to Envoys (snapshots).")?,
             snapshots_refused: counter(SNAPSHOTS_REFUSED, "Snapshots withheld as inconsistent (snapshots).")?,
+            quarantine: gauges(
+                QUARANTINE,
+                "Requests that killed workers of the fleet, refused or suspected (fingerprints).",
+                "state",
+            )?,
             clients: gauge(CLIENTS, "Envoys attached (streams).")?,
             unknown_nodes: counter(
                 UNKNOWN_NODES,
@@ -88,6 +97,9 @@ impl Metrics {
         }
         for phase in Phase::ALL {
             metrics.agents.with_label_values(&[phase.name()]);
+        }
+        for state in ["refused", "suspected"] {
+            metrics.quarantine.with_label_values(&[state]);
         }
         Ok(metrics)
     }

@@ -1,9 +1,11 @@
 //! What both daemons do the same way: layered configuration, logs, named readiness, the operations port with its
-//! metrics, and an HTTP accept loop that can be drained. It knows nothing of QGIS, Envoy or the fleet.
+//! metrics, an HTTP accept loop that can be drained, and the rule of the quarantine. It knows nothing of QGIS, Envoy or
+//! the fleet.
 
 pub mod config;
 pub mod http;
 pub mod ops;
+pub mod quarantine;
 pub mod ready;
 pub mod shutdown;
 pub mod telemetry;

@@ -23,8 +23,9 @@ use tonic::transport::server::Router;
 use crate::adapters::link;
 use crate::adapters::pins::Pins;
 use crate::adapters::python::Python;
+use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::storage::Storage;
-use crate::adapters::supervisor::{Observer, Supervisor};
+use crate::adapters::supervisor::Supervisor;
 use crate::config::Config;
 use crate::core::message::Settings;
 use crate::serve;
@@ -33,6 +34,7 @@ use crate::serve::front::Front;
 use crate::serve::grpc::Grpc;
 use crate::serve::metrics::Metrics;
 use crate::serve::state::{self, Draining};
+use crate::serve::witness::Witness;
 
 /// gRPC messages carry a request's body whole, and some room for the rest.
 const GRPC_OVERHEAD: usize = 64 * 1024;
@@ -54,6 +56,7 @@ pub struct Bound {
     supervisor: Supervisor,
     draining: Draining,
     link: Option<(Endpoint, AgentHello)>,
+    quarantine: QuarantineHandle,
     state: watch::Receiver<AgentState>,
     drain_delay: Duration,
     shutdown_grace: Duration,
@@ -105,7 +108,12 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
     let pins = Pins::open(&state_dir(config, http_address)?)?;
 
     let metrics = Arc::new(Metrics::new(policy.max_failure_pressure)?);
-    let supervisor = Supervisor::new(policy, python, Arc::clone(&metrics) as Arc<dyn Observer>)?;
+    let quarantine = QuarantineHandle::new(&name, config.worker.quarantine.rule()?);
+    let witness = Witness {
+        metrics: Arc::clone(&metrics),
+        quarantine: quarantine.clone(),
+    };
+    let supervisor = Supervisor::new(policy, python, Arc::new(witness))?;
     let (publish, agent_state) = watch::channel(AgentState::default());
     let (names, pinned) = watch::channel(Vec::new());
     let admin = Admin::restore(
@@ -115,6 +123,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         Arc::clone(&metrics),
         agent_state.clone(),
         names,
+        quarantine.clone(),
     )
     .await;
     supervisor.begin();
@@ -123,6 +132,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         agent: name.as_str().into(),
         storage,
         supervisor: supervisor.clone(),
+        quarantine: quarantine.clone(),
         metrics: Arc::clone(&metrics),
         classes,
         max_body_size: server.max_body_size,
@@ -151,11 +161,14 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         health,
         publish,
     ));
-    let shown = (Arc::clone(&metrics), supervisor.clone());
+    let shown = (Arc::clone(&metrics), supervisor.clone(), quarantine.clone());
     let ops = Ops {
         registry: metrics.registry(),
         readiness,
-        refresh: Arc::new(move || shown.0.refresh(&shown.1.status())),
+        refresh: Arc::new(move || {
+            shown.0.refresh(&shown.1.status());
+            shown.0.quarantined(&shown.2);
+        }),
         pages: Arc::new(|_| None),
     };
     let link = link(config, &name, http_address, grpc_address)?;
@@ -171,6 +184,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         supervisor,
         draining,
         link,
+        quarantine,
         state: agent_state,
         drain_delay: Duration::from_secs_f64(server.drain_delay.clamp(0.0, 60.0)),
         shutdown_grace,
@@ -191,7 +205,7 @@ impl Bound {
         let incoming = TcpListenerStream::new(grpc_port);
         let grpc = tokio::spawn(self.router.serve_with_incoming_shutdown(incoming, stopping));
         if let Some((endpoint, hello)) = self.link {
-            tokio::spawn(link::run(endpoint, hello, self.state));
+            tokio::spawn(link::run(endpoint, hello, self.state, self.quarantine));
         }
 
         let mut pool = self.supervisor.watch();

@@ -3,4 +3,5 @@
 
 pub mod delta;
 pub mod fleet;
+pub mod quarantine;
 pub mod resources;

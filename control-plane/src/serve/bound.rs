@@ -139,6 +139,7 @@ pub async fn build(config: Config) -> Result<Bound, BuildError> {
             status::page(
                 path,
                 &hub.roster.borrow(),
+                &hub.quarantine.borrow(),
                 &clients.list(),
                 hub.snapshot.borrow().is_some(),
             )

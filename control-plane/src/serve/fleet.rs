@@ -1,5 +1,5 @@
 //! The port for agents and tools: `FleetLink`, where agents attach and say how they stand, and `FleetAdmin`, where
-//! people ask for the roster.
+//! people ask for the roster and for the quarantine.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,11 +11,13 @@ use graticule_proto::v1::{
     ClearQuarantineRequest, ListAgentsReply, ListAgentsRequest, ListQuarantineReply, ListQuarantineRequest,
     agent_intent, agent_update, fleet_admin_server::FleetAdmin, fleet_link_server::FleetLink,
 };
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::hub::{Event, Hub};
+use super::quarantine::{self, intent};
 use crate::config::is_plain_name;
 use crate::core::fleet::{Agent, Identity, Phase, Session};
 
@@ -44,27 +46,57 @@ impl FleetPort {
         }
     }
 
-    /// Hears one agent until its stream ends, for whatever reason.
-    async fn hear(&self, session: Session, mut updates: Streaming<AgentUpdate>) -> Result<(), Status> {
+    /// Hears one agent, and tells it of the quarantine, until its stream ends, for whatever reason.
+    async fn hear(
+        &self,
+        session: Session,
+        mut updates: Streaming<AgentUpdate>,
+        intents: &mpsc::Sender<Result<AgentIntent, Status>>,
+    ) -> Result<(), Status> {
         let replaced = CancellationToken::new();
+        let mut told = self.hub.told.clone();
+        told.mark_changed();
+        // An agent that does not read is heard all the same; when it reads again, it gets what then holds.
+        let mut news = false;
         loop {
             let update = tokio::select! {
                 () = self.stop.cancelled() => return Err(Status::unavailable("the control plane stops, attach again")),
                 () = replaced.cancelled() => {
                     return Err(Status::aborted("this stream no longer speaks for the agent, attach again"));
                 }
+                changed = told.changed(), if !news => {
+                    changed.map_err(|_| Status::unavailable("the control plane stops, attach again"))?;
+                    news = true;
+                    continue;
+                }
+                place = intents.reserve(), if news => {
+                    news = false;
+                    let (Ok(place), Some(quarantine)) = (place, told.borrow_and_update().clone()) else { continue };
+                    place.send(Ok(intent(&quarantine)));
+                    continue;
+                }
                 update = updates.message() => update?,
             };
             let state = match update.map(|u| u.update) {
                 None => return Ok(()),
                 Some(Some(agent_update::Update::State(state))) => state,
+                Some(Some(agent_update::Update::Killed(killed))) => {
+                    let report = quarantine::report(killed).map_err(Status::invalid_argument)?;
+                    self.tell(Event::Killed(session, Box::new(report))).await?;
+                    continue;
+                }
+                Some(Some(agent_update::Update::Cleared(cleared))) => {
+                    let (fingerprint, age) = quarantine::cleared(cleared).map_err(Status::invalid_argument)?;
+                    self.tell(Event::Cleared(session, fingerprint, age)).await?;
+                    continue;
+                }
                 Some(Some(agent_update::Update::Hello(_))) => {
                     return Err(Status::invalid_argument(
                         "hello is said once, at the start of the stream",
                     ));
                 }
                 // An update of a later version of the contract: the agent lives, and that is all we understand.
-                Some(Some(agent_update::Update::Killed(_) | agent_update::Update::Cleared(_)) | None) => continue,
+                Some(None) => continue,
             };
             let phase = phase_of(&state)?;
             self.tell(Event::Said(session, phase, Box::new(state), replaced.clone()))
@@ -111,7 +143,7 @@ impl FleetLink for FleetPort {
                     intent: Some(agent_intent::Intent::Welcome(welcome)),
                 };
                 let heard = match intents.send(Ok(welcome)).await {
-                    Ok(()) => port.hear(session, updates).await,
+                    Ok(()) => port.hear(session, updates, &intents).await,
                     Err(_) => Ok(()),
                 };
                 port.hub.tell(Event::Detached(session)).await;
@@ -138,14 +170,23 @@ impl FleetAdmin for FleetPort {
         &self,
         _: Request<ListQuarantineRequest>,
     ) -> Result<Response<ListQuarantineReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let entries = quarantine::entries(&self.hub.quarantine.borrow());
+        Ok(Response::new(ListQuarantineReply { entries }))
     }
 
     async fn clear_quarantine(
         &self,
-        _: Request<ClearQuarantineRequest>,
+        request: Request<ClearQuarantineRequest>,
     ) -> Result<Response<ClearQuarantineReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let fingerprint =
+            quarantine::fingerprint_or_all(request.into_inner().fingerprint).map_err(Status::invalid_argument)?;
+        let (answer, cleared) = oneshot::channel();
+        self.tell(Event::Clear(fingerprint, answer)).await?;
+        let cleared = cleared
+            .await
+            .map_err(|_| Status::unavailable("the control plane stops, ask again"))?;
+        let cleared = u32::try_from(cleared).unwrap_or(u32::MAX);
+        Ok(Response::new(ClearQuarantineReply { cleared }))
     }
 }
 

@@ -1,18 +1,20 @@
 //! The one task that owns the fleet. Streams send it what agents said; it publishes what follows from that: the
-//! roster for people and tools at once, the snapshot for Envoys after a few milliseconds in which more may come.
+//! roster for people and tools at once, the snapshot for Envoys after a few milliseconds in which more may come, and what
+//! is known of requests that kill workers.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use graticule_daemon::ready::Awaited;
 use graticule_proto::v1::AgentState;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::adapters::envoy::{self, Member};
 use crate::config::Config;
 use crate::core::fleet::{Agent, Displaced, Fleet, Identity, Phase, Session, Told};
+use crate::core::quarantine::{News, Quarantine, Report};
 use crate::core::resources::Snapshot;
 use crate::metrics::Metrics;
 
@@ -29,6 +31,12 @@ pub enum Event {
     Attached(Session, Identity),
     /// It said how it stands. The stream is cancelled when it no longer speaks for an agent.
     Said(Session, Phase, Box<AgentState>, CancellationToken),
+    /// It said what it has against a request.
+    Killed(Session, Box<Report>),
+    /// An operator cleared a fingerprint there (empty: all), so long ago.
+    Cleared(Session, String, Duration),
+    /// An operator clears a fingerprint here (empty: all) and is told how many entries there were.
+    Clear(String, oneshot::Sender<usize>),
     /// Its stream has ended.
     Detached(Session),
 }
@@ -44,6 +52,10 @@ pub struct Hub {
     pub snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
     /// The fleet as it is now.
     pub roster: watch::Receiver<Roster>,
+    /// What there is against requests that killed workers, as it is now.
+    pub quarantine: watch::Receiver<Arc<Quarantine>>,
+    /// The same for agents, who must not be told before all of them had time to come back: `None` until then.
+    pub told: watch::Receiver<Option<Arc<Quarantine>>>,
 }
 
 impl Hub {
@@ -53,8 +65,14 @@ impl Hub {
         let (events, received) = mpsc::channel(QUEUE);
         let (publish, snapshot) = watch::channel(None);
         let (announce, roster) = watch::channel(Roster::default());
+        let (show, quarantine) = watch::channel(Arc::default());
+        let (tell, told) = watch::channel(None);
         let owner = Owner {
             fleet: Fleet::new(config.timing()),
+            quarantine: Quarantine::default(),
+            quarantine_changed: false,
+            show,
+            tell,
             config,
             metrics,
             started: Instant::now(),
@@ -68,6 +86,8 @@ impl Hub {
             events,
             snapshot,
             roster,
+            quarantine,
+            told,
         }
     }
 
@@ -79,6 +99,10 @@ impl Hub {
 
 struct Owner {
     fleet: Fleet<AgentState>,
+    quarantine: Quarantine,
+    quarantine_changed: bool,
+    show: watch::Sender<Arc<Quarantine>>,
+    tell: watch::Sender<Option<Arc<Quarantine>>>,
     config: Arc<Config>,
     metrics: Metrics,
     started: Instant,
@@ -98,7 +122,11 @@ impl Owner {
                 .fleet
                 .next_deadline(self.started.elapsed())
                 .map(|clock| self.started + clock);
-            let wake = [due, deadline].into_iter().flatten().min();
+            let kills = self
+                .quarantine
+                .next_deadline(Instant::now().into_std())
+                .map(Instant::from_std);
+            let wake = [due, deadline, kills].into_iter().flatten().min();
             tokio::select! {
                 () = stop.cancelled() => return,
                 event = events.recv() => {
@@ -112,6 +140,8 @@ impl Owner {
                 tracing::info!(agent, "agent gone");
             }
             self.announce();
+            self.quarantine_changed |= self.quarantine.tick(Instant::now().into_std());
+            self.announce_quarantine(clock);
             if !self.fleet.synced(clock) {
                 continue;
             }
@@ -171,7 +201,69 @@ impl Owner {
                     tracing::info!(agent, phase = phase.name(), "agent says");
                 }
             }
+            Event::Killed(session, report) => self.killed(session, *report),
+            Event::Cleared(session, fingerprint, age) => {
+                if self.fleet.agents().any(|a| a.is(session)) {
+                    self.clear(&fingerprint, age);
+                }
+            }
+            Event::Clear(fingerprint, answer) => {
+                let cleared = self.clear(&fingerprint, Duration::ZERO);
+                // Whoever asked may have gone.
+                let _ = answer.send(cleared);
+            }
             Event::Detached(session) => self.fleet.detach(clock, session),
+        }
+    }
+
+    /// A stream that no longer speaks for its agent says nothing that counts; the agent says it again on its new one.
+    fn killed(&mut self, session: Session, report: Report) {
+        let Some(agent) = self.fleet.agents().find(|a| a.is(session)) else {
+            return;
+        };
+        let (agent, now) = (agent.identity.id.clone(), Instant::now().into_std());
+        let (fingerprint, project) = (report.fingerprint.clone(), report.project.clone());
+        let news = self.quarantine.report(now, &agent, report);
+        self.quarantine_changed |= news != News::None;
+        if news == News::Refused {
+            tracing::warn!(
+                fingerprint,
+                project,
+                agent,
+                "a request killed too many workers, all agents refuse it for a while; the agents' logs have the request"
+            );
+        }
+    }
+
+    fn clear(&mut self, fingerprint: &str, age: Duration) -> usize {
+        let (cleared, news) = self.quarantine.clear(Instant::now().into_std(), fingerprint, age);
+        if news {
+            self.quarantine_changed = true;
+            tracing::info!(fingerprint, cleared, "the quarantine was cleared");
+        }
+        cleared
+    }
+
+    /// Shows and tells what has changed in the quarantine.
+    fn announce_quarantine(&mut self, clock: Duration) {
+        let first = self.tell.borrow().is_none() && self.fleet.synced(clock);
+        if !std::mem::take(&mut self.quarantine_changed) && !first {
+            return;
+        }
+        let now = Instant::now().into_std();
+        let all = self.quarantine.entries().count();
+        let refused = self
+            .quarantine
+            .entries()
+            .filter(|entry| entry.standing(now).refused())
+            .count();
+        for (state, count) in [("refused", refused), ("suspected", all - refused)] {
+            self.metrics.quarantine.with_label_values(&[state]).set(count_of(count));
+        }
+        let quarantine = Arc::new(self.quarantine.clone());
+        self.show.send_replace(Arc::clone(&quarantine));
+        if self.fleet.synced(clock) {
+            self.tell.send_replace(Some(quarantine));
         }
     }
 

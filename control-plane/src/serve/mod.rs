@@ -5,4 +5,5 @@ pub mod bound;
 pub mod clients;
 pub mod fleet;
 pub mod hub;
+mod quarantine;
 pub mod status;

@@ -1,24 +1,34 @@
-//! The status page: agents, what Envoy is told of them, and what each Envoy has taken or refused. For people with a
-//! browser; plain HTML that reloads itself.
+//! The status page: agents, what Envoy is told of them, requests that killed workers, and what each Envoy has taken or
+//! refused. For people with a browser; plain HTML that reloads itself.
 
 use std::fmt::Write as _;
 
 use graticule_daemon::ops::Page;
-use graticule_proto::v1::AgentState;
+use graticule_proto::v1::{AgentState, QuarantineEntry};
 
 use super::clients::Card;
 use crate::core::fleet::Agent;
+use crate::core::quarantine::Quarantine;
+
+/// How many requests that killed workers are shown; `ListQuarantine` has all of them.
+const CULPRITS: usize = 50;
 
 /// The page at a path, where there is one.
 #[must_use]
-pub fn page(path: &str, agents: &[Agent<AgentState>], envoys: &[Card], published: bool) -> Option<Page> {
+pub fn page(
+    path: &str,
+    agents: &[Agent<AgentState>],
+    quarantine: &Quarantine,
+    envoys: &[Card],
+    published: bool,
+) -> Option<Page> {
     (path == "/").then(|| Page {
         content_type: "text/html; charset=utf-8",
-        body: html(agents, envoys, published),
+        body: html(agents, quarantine, envoys, published),
     })
 }
 
-fn html(agents: &[Agent<AgentState>], envoys: &[Card], published: bool) -> String {
+fn html(agents: &[Agent<AgentState>], quarantine: &Quarantine, envoys: &[Card], published: bool) -> String {
     let mut page = String::from(
         r#"<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="2"><title>Graticule control plane</title>
@@ -46,6 +56,20 @@ th,td{text-align:left;padding:.2em 1em .2em 0;border-bottom:1px solid #ccc;verti
             "waits for",
         ];
         table(&mut page, &head, agents.iter().map(agent_row));
+    }
+    let culprits = super::quarantine::entries(quarantine);
+    if !culprits.is_empty() {
+        page.push_str("<h2>Requests that killed workers</h2>\n");
+        let head = [
+            "fingerprint",
+            "project",
+            "kills",
+            "state",
+            "for",
+            "last reason",
+            "request",
+        ];
+        table(&mut page, &head, culprits.into_iter().take(CULPRITS).map(culprit_row));
     }
     page.push_str("<h2>Envoys</h2>\n");
     if envoys.is_empty() {
@@ -81,6 +105,19 @@ fn agent_row(agent: &Agent<AgentState>) -> Vec<String> {
             state.failure_pressure, state.request_pressure
         ),
         state.waits_for.join(", "),
+    ]
+}
+
+fn culprit_row(entry: QuarantineEntry) -> Vec<String> {
+    let state = if entry.refused { "refused" } else { "suspected" };
+    vec![
+        entry.fingerprint,
+        entry.project,
+        entry.kills.to_string(),
+        state.to_owned(),
+        format!("{:.0} s", entry.remaining_seconds),
+        entry.reason,
+        entry.request,
     ]
 }
 
@@ -153,10 +190,10 @@ mod tests {
 
     #[test]
     fn an_empty_fleet_is_said_in_words() {
-        let page = page("/", &[], &[], false).unwrap().body;
+        let page = page("/", &[], &Quarantine::default(), &[], false).unwrap().body;
         assert!(page.contains("No agent is attached") && page.contains("No Envoy is attached"));
         assert!(page.contains("still learns the fleet"));
-        assert!(super::page("/else", &[], &[], true).is_none());
+        assert!(super::page("/else", &[], &Quarantine::default(), &[], true).is_none());
     }
 
     #[test]
@@ -175,7 +212,7 @@ mod tests {
             refused: [(Kind::Cluster, rejection)].into(),
             ..Card::default()
         };
-        let page = html(&[], &[card], true);
+        let page = html(&[], &Quarantine::default(), &[card], true);
         assert!(page.contains("<td>&lt;script&gt;</td>"));
         assert!(page.contains("cds: no &amp; no (a@1)"));
     }

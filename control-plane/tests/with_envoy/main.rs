@@ -6,4 +6,5 @@ mod affinity;
 mod answers;
 mod fleet_changes;
 mod ports;
+mod quarantine;
 mod stack;

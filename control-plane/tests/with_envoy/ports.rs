@@ -20,7 +20,7 @@ use crate::stack::{Agent, exchange, request, until};
 
 const CLUSTERS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 
-async fn control_plane(change: impl FnOnce(&mut Config)) -> Bound {
+pub async fn control_plane(change: impl FnOnce(&mut Config)) -> Bound {
     let mut config = Config::default();
     config.fleet.sync_window = 0.1;
     for listen in [
@@ -34,7 +34,7 @@ async fn control_plane(change: impl FnOnce(&mut Config)) -> Bound {
     build(config).await.unwrap()
 }
 
-fn hello(agent_id: &str, data_address: &str) -> AgentUpdate {
+pub fn hello(agent_id: &str, data_address: &str) -> AgentUpdate {
     let (agent_id, data_address) = (agent_id.to_owned(), data_address.to_owned());
     let hello = AgentHello {
         agent_id,

@@ -18,6 +18,14 @@ const WELL: &[(&str, &str)] = &[
     (r#"graticule_cp_agents{phase="starting"}"#, "0+0x130"),
     ("graticule_cp_agents_astray", "0+0x130"),
     ("graticule_cp_snapshots_inconsistent_total", "0+0x130"),
+    (
+        r#"graticule_cp_quarantine_entries{instance="c",state="refused"}"#,
+        "0+0x130",
+    ),
+    (
+        r#"graticule_cp_quarantine_entries{instance="c",state="suspected"}"#,
+        "3+0x130",
+    ),
     ("graticule_xds_clients", "1+0x130"),
     ("graticule_xds_unknown_nodes_total", "0+0x130"),
     (r#"graticule_xds_nacks_total{type="eds"}"#, "0+0x130"),
@@ -118,6 +126,11 @@ const ILL: &[(&str, &str, &str)] = &[
         "GraticuleWorkersFail",
         r#"graticule_worker_exits_total{instance="a",pool="p",reason="crash"}"#,
         "0+0x100 0+1x20",
+    ),
+    (
+        "GraticuleRequestQuarantined",
+        r#"graticule_cp_quarantine_entries{instance="c",state="refused"}"#,
+        "0+0x100 1+0x20",
     ),
     (
         "GraticuleAgentFlaps",

@@ -1,4 +1,5 @@
-//! The stream to the control plane: who this agent is and how it is doing, again and again, for as long as it lives.
+//! The stream to the control plane: who this agent is and how it is doing, again and again, for as long as it lives; and
+//! both ways, which requests kill workers.
 //!
 //! The control plane may be away at any time; the agent serves on and comes back to it. It knows nothing of pools: others
 //! hand it the state to send.
@@ -6,12 +7,16 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use graticule_proto::v1::agent_intent::Intent;
 use graticule_proto::v1::agent_update::Update;
 use graticule_proto::v1::fleet_link_client::FleetLinkClient;
 use graticule_proto::v1::{AgentHello, AgentState, AgentUpdate};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
+
+use super::quarantine::QuarantineHandle;
 
 /// The pause before a new try, which doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -26,7 +31,12 @@ const AT_LEAST_EVERY: Duration = Duration::from_secs(5);
 const AT_MOST_EVERY: Duration = Duration::from_millis(200);
 
 /// Tells the control plane at `endpoint` of this agent until `state` has no sender any more.
-pub async fn run(endpoint: Endpoint, hello: AgentHello, mut state: watch::Receiver<AgentState>) {
+pub async fn run(
+    endpoint: Endpoint,
+    hello: AgentHello,
+    mut state: watch::Receiver<AgentState>,
+    quarantine: QuarantineHandle,
+) {
     let endpoint = endpoint
         .connect_timeout(Duration::from_secs(2))
         .http2_keep_alive_interval(Duration::from_secs(5))
@@ -37,7 +47,7 @@ pub async fn run(endpoint: Endpoint, hello: AgentHello, mut state: watch::Receiv
     let mut said = false;
     loop {
         let error = match endpoint.connect().await {
-            Ok(channel) => match attach(channel, &hello, &mut state, || pause = FIRST_PAUSE).await {
+            Ok(channel) => match attach(channel, &hello, &mut state, &quarantine, || pause = FIRST_PAUSE).await {
                 Ok(()) => return,
                 Err(error) => error.to_string(),
             },
@@ -67,6 +77,7 @@ async fn attach(
     channel: Channel,
     hello: &AgentHello,
     state: &mut watch::Receiver<AgentState>,
+    quarantine: &QuarantineHandle,
     attached: impl FnOnce(),
 ) -> Result<(), tonic::Status> {
     let (send, updates) = mpsc::channel(4);
@@ -85,39 +96,42 @@ async fn attach(
     };
     attached();
     tracing::info!("attached to the control plane");
+    quarantine.begin();
     let mut sent = first;
+    let mut due = Instant::now() + AT_LEAST_EVERY;
     loop {
         tokio::select! {
             changed = state.changed() => {
-                if changed.is_err() || let_a_burst_pass(&sent, state).await.is_err() {
+                if changed.is_err() {
                     return Ok(());
                 }
+                // Further changes may come within a little while; a word that counts at once is not kept back for them.
+                if !differs_urgently(&sent, &state.borrow_and_update()) {
+                    due = due.min(Instant::now() + AT_MOST_EVERY);
+                    continue;
+                }
             }
-            () = tokio::time::sleep(AT_LEAST_EVERY) => {}
+            () = tokio::time::sleep_until(due) => {}
+            () = quarantine.changed() => {
+                for word in quarantine.updates() {
+                    send.send(update(word)).await.map_err(gone)?;
+                }
+                continue;
+            }
             intent = intents.next() => match intent {
-                Some(intent) => drop(intent?),
+                Some(intent) => {
+                    if let Some(Intent::Quarantine(told)) = intent?.intent {
+                        quarantine.take(told);
+                    }
+                    continue;
+                }
                 None => return Err(tonic::Status::unavailable("the control plane ended the stream")),
             },
         }
         sent = state.borrow_and_update().clone();
+        due = Instant::now() + AT_LEAST_EVERY;
         send.send(update(Update::State(sent.clone()))).await.map_err(gone)?;
     }
-}
-
-/// Waits a little for further changes, but not past a word that counts at once.
-async fn let_a_burst_pass(
-    sent: &AgentState,
-    state: &mut watch::Receiver<AgentState>,
-) -> Result<(), watch::error::RecvError> {
-    let pause = tokio::time::sleep(AT_MOST_EVERY);
-    tokio::pin!(pause);
-    while !differs_urgently(sent, &state.borrow_and_update()) {
-        tokio::select! {
-            () = &mut pause => break,
-            changed = state.changed() => changed?,
-        }
-    }
-    Ok(())
 }
 
 fn differs_urgently(sent: &AgentState, now: &AgentState) -> bool {

@@ -8,6 +8,7 @@ pub mod output;
 pub mod pins;
 pub mod processes;
 pub mod python;
+pub mod quarantine;
 pub mod storage;
 pub mod supervisor;
 pub mod zygote;

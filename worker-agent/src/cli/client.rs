@@ -28,7 +28,7 @@ pub(super) fn run(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitC
     })
 }
 
-async fn connect(host: &str) -> anyhow::Result<Channel> {
+pub(super) async fn connect(host: &str) -> anyhow::Result<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{host}"))
         .map_err(|_| anyhow::anyhow!("--host `{host}`: expected HOST:PORT, such as 127.0.0.1:23456"))?;
     endpoint.connect_timeout(PATIENCE).connect().await.map_err(|_| {
@@ -36,7 +36,7 @@ async fn connect(host: &str) -> anyhow::Result<Channel> {
     })
 }
 
-fn said(status: &tonic::Status) -> anyhow::Error {
+pub(super) fn said(status: &tonic::Status) -> anyhow::Error {
     anyhow::anyhow!("the agent refused: {}", status.message())
 }
 

@@ -1,6 +1,7 @@
 //! The command line: the daemon itself, and what operators ask of a running one over gRPC.
 
 mod client;
+mod quarantine;
 mod serve;
 mod show;
 
@@ -66,6 +67,32 @@ enum Command {
     /// Projects that workers hold, and pins
     #[command(subcommand)]
     Cache(CacheCommand),
+    /// Requests that killed workers
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum QuarantineCommand {
+    /// Show what is refused, and what is suspected. Example: worker-agent quarantine list --json
+    List {
+        #[command(flatten)]
+        target: Target,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let a request through again, on every agent. Example: worker-agent quarantine clear 0123456789abcdef
+    Clear {
+        /// Which, as `list` shows it
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        fingerprint: Option<String>,
+        /// All of them
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        target: Target,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -122,6 +149,12 @@ impl Args {
                 client::run(client::unpin(&target.host, project))
             }
             Command::Cache(CacheCommand::List { target, json }) => client::run(client::list(&target.host, json)),
+            Command::Quarantine(QuarantineCommand::List { target, json }) => {
+                client::run(quarantine::list(&target.host, json))
+            }
+            Command::Quarantine(QuarantineCommand::Clear {
+                fingerprint, target, ..
+            }) => client::run(quarantine::clear(&target.host, fingerprint.unwrap_or_default())),
         }
     }
 }

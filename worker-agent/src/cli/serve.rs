@@ -17,6 +17,7 @@ fn load(conf: Option<&Path>) -> Result<Config, ConfigError> {
     config.classes()?;
     config.shutdown_grace()?;
     config.search_paths()?;
+    config.worker.quarantine.rule()?;
     Ok(config)
 }
 

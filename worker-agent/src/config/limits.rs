@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use graticule_daemon::config::ConfigError;
+use graticule_daemon::quarantine::{MAX_KILLS, Rule};
 use serde::{Deserialize, Serialize};
 
 use super::{seconds, wrong};
@@ -39,8 +40,28 @@ pub struct Quarantine {
     pub kills: u32,
     /// A kill counts for so many seconds.
     pub window: f64,
-    /// How long it is refused, in seconds.
+    /// It is refused for at least so many seconds, and for as long as that many kills count.
     pub duration: f64,
+}
+
+impl Quarantine {
+    /// The rule to judge by.
+    ///
+    /// # Errors
+    /// The first value that is out of its range.
+    pub fn rule(&self) -> Result<Rule, ConfigError> {
+        if self.kills as usize > MAX_KILLS {
+            return Err(wrong(
+                "worker.quarantine.kills",
+                format!("expected at most {MAX_KILLS}, found {}", self.kills),
+            ));
+        }
+        Ok(Rule {
+            limit: self.kills,
+            window: seconds("worker.quarantine.window", self.window)?,
+            duration: seconds("worker.quarantine.duration", self.duration)?,
+        })
+    }
 }
 
 /// `[worker.isolation]`

@@ -9,3 +9,5 @@ pub mod message;
 pub mod ogc;
 pub mod pool;
 pub mod pressure;
+pub mod quarantine;
+pub mod redact;

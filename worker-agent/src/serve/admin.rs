@@ -2,12 +2,13 @@
 //! always follow the same order.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use graticule_daemon::quarantine::is_fingerprint;
 use graticule_proto::v1::qgis_admin_server::QgisAdmin;
 use graticule_proto::v1::{
-    CachedProject, ClearQuarantineReply, ClearQuarantineRequest, LaneInfo, ListCacheReply, ListCacheRequest,
-    ListQuarantineReply, ListQuarantineRequest, MemoryInfo, PinProjectReply, PinProjectRequest, ResizeReply,
+    AgentKills, CachedProject, ClearQuarantineReply, ClearQuarantineRequest, LaneInfo, ListCacheReply, ListCacheRequest,
+    ListQuarantineReply, ListQuarantineRequest, MemoryInfo, PinProjectReply, PinProjectRequest, QuarantineEntry, ResizeReply,
     ResizeRequest, StatsReply, StatsRequest, UnpinProjectReply, UnpinProjectRequest, WorkerInfo,
 };
 use tokio::sync::{Mutex, watch};
@@ -15,12 +16,14 @@ use tonic::{Request, Response, Status};
 
 use super::metrics::Metrics;
 use crate::adapters::pins::{Pins, PinsError};
+use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::storage::{Storage, StorageError};
 use crate::adapters::supervisor::{Cached, Pinned, Supervisor};
 use crate::config::MOST_WORKERS;
 use crate::core::locate::ProjectName;
 use crate::core::message::ProjectRef;
 use crate::core::pool::LaneView;
+use crate::core::quarantine::Listed;
 use graticule_proto::v1::AgentState;
 
 /// The service; clones share it.
@@ -37,6 +40,7 @@ struct Inner {
     started: Instant,
     pins: Mutex<Pins>,
     names: watch::Sender<Vec<String>>,
+    quarantine: QuarantineHandle,
 }
 
 impl Admin {
@@ -49,6 +53,7 @@ impl Admin {
         metrics: Arc<Metrics>,
         state: watch::Receiver<AgentState>,
         names: watch::Sender<Vec<String>>,
+        quarantine: QuarantineHandle,
     ) -> Self {
         let mut found = Vec::new();
         for pin in pins.iter() {
@@ -79,6 +84,7 @@ impl Admin {
                 started,
                 pins: Mutex::new(pins),
                 names,
+                quarantine,
             }),
         }
     }
@@ -276,14 +282,42 @@ impl QgisAdmin for Admin {
         &self,
         _: Request<ListQuarantineRequest>,
     ) -> Result<Response<ListQuarantineReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let entries = self.inner.quarantine.list().into_iter().map(entry).collect();
+        Ok(Response::new(ListQuarantineReply { entries }))
     }
 
     async fn clear_quarantine(
         &self,
-        _: Request<ClearQuarantineRequest>,
+        request: Request<ClearQuarantineRequest>,
     ) -> Result<Response<ClearQuarantineReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let fingerprint = request.into_inner().fingerprint;
+        if !fingerprint.is_empty() && !is_fingerprint(&fingerprint) {
+            let start: String = fingerprint.chars().take(40).collect();
+            return Err(Status::invalid_argument(format!(
+                "fingerprint `{start}`: expected 16 hexadecimal digits in small letters"
+            )));
+        }
+        let cleared = self.inner.quarantine.clear(&fingerprint);
+        let cleared = u32::try_from(cleared).unwrap_or(u32::MAX);
+        Ok(Response::new(ClearQuarantineReply { cleared }))
+    }
+}
+
+fn entry(listed: Listed) -> QuarantineEntry {
+    let kills: usize = listed.agents.values().map(Vec::len).sum();
+    let agents = listed.agents.into_iter().map(|(agent, ages)| {
+        let ages_seconds = ages.iter().map(Duration::as_secs_f64).collect();
+        (agent, AgentKills { ages_seconds })
+    });
+    QuarantineEntry {
+        fingerprint: listed.culprit.fingerprint,
+        project: listed.culprit.project,
+        request: listed.culprit.request,
+        kills: u32::try_from(kills).unwrap_or(u32::MAX),
+        reason: listed.culprit.reason,
+        refused: listed.refused,
+        remaining_seconds: listed.remaining.as_secs_f64(),
+        agents: agents.collect(),
     }
 }
 

@@ -12,8 +12,9 @@ use super::metrics::Metrics;
 use super::render::{Trace, Work, render};
 use super::told::{Asked, Told, ToldBody};
 use crate::adapters::exchange::{Answer, Body, Job};
+use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::storage::{Storage, StorageError};
-use crate::adapters::supervisor::{Supervisor, Wanted};
+use crate::adapters::supervisor::{Line, Supervisor, Wanted};
 use crate::core::lane::Lane;
 use crate::core::message::ProjectRef;
 use crate::core::ogc::{
@@ -29,6 +30,8 @@ pub struct Front {
     pub storage: Storage,
     /// The pool.
     pub supervisor: Supervisor,
+    /// Requests that kill workers.
+    pub quarantine: QuarantineHandle,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// What requests are allowed.
@@ -132,7 +135,7 @@ impl Front {
             timeout: class.timeout,
         };
         let served = async {
-            let (answer, trace) = render(&self.supervisor, work).await;
+            let (answer, trace) = render(&self.supervisor, &self.quarantine, work).await;
             account.trace = trace;
             answer
         };
@@ -233,18 +236,14 @@ fn job(asked: &Asked, request: &OgcRequest, origin: &Origin) -> Job {
     }
 }
 
-/// The most of a body that goes into a log line, in bytes.
-const LOGGED_BODY: usize = 2048;
-
-/// The whole request on one line, for the log when it kills its worker.
-fn line(asked: &Asked) -> Arc<str> {
-    let query = asked
-        .query
-        .as_ref()
-        .map_or_else(String::new, |query| format!("?{query}"));
-    let body = String::from_utf8_lossy(&asked.body[..asked.body.len().min(LOGGED_BODY)]);
-    let space = if body.is_empty() { "" } else { " " };
-    format!("{} {}{query}{space}{body}", asked.method, asked.path).into()
+/// The request as it came, for the log when it kills its worker.
+fn line(asked: &Asked) -> Arc<Line> {
+    Arc::new(Line {
+        method: asked.method.to_string(),
+        path: asked.path.clone(),
+        query: asked.query.clone(),
+        body: asked.body.clone(),
+    })
 }
 
 fn log(asked: &Asked, account: &Account, status: StatusCode, took: Duration) {

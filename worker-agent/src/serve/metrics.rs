@@ -7,7 +7,8 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use crate::adapters::supervisor::{Observer, Status, Wanted};
+use crate::adapters::quarantine::QuarantineHandle;
+use crate::adapters::supervisor::Status;
 use crate::core::lane::Lane;
 use crate::core::message::Report;
 use crate::core::pool::ExitReason;
@@ -53,6 +54,8 @@ metrics! {
     REQUEST_PRESSURE = "graticule_request_pressure", "Running and waiting requests over configured workers.";
     GENERATION = "graticule_generation", "The generation that new workers come from; 0 while there is none.";
     PINS = "graticule_pins", "Pinned projects.";
+    QUARANTINE = "graticule_quarantine_entries", "Requests that killed workers, refused or only suspected.";
+    QUARANTINED = "graticule_quarantined_total", "How often kills on this agent made a request refused.";
     READY = "graticule_ready", "1 when requests should be sent to this agent, else 0.";
 }
 
@@ -101,6 +104,8 @@ pub struct Metrics {
     request_pressure: Gauge,
     generation: IntGauge,
     pins: IntGauge,
+    quarantine: IntGaugeVec,
+    quarantined: IntCounter,
     ready: IntGauge,
 }
 
@@ -153,6 +158,8 @@ impl Metrics {
             request_pressure: registered!(Gauge::with_opts(opts(REQUEST_PRESSURE))),
             generation: registered!(IntGauge::with_opts(opts(GENERATION))),
             pins: registered!(IntGauge::with_opts(opts(PINS))),
+            quarantine: registered!(IntGaugeVec::new(opts(QUARANTINE), &["state"])),
+            quarantined: registered!(IntCounter::with_opts(opts(QUARANTINED))),
             ready: registered!(IntGauge::with_opts(opts(READY))),
             registry,
         })
@@ -219,6 +226,14 @@ impl Metrics {
         self.ready.set(i64::from(view.ready));
     }
 
+    /// Brings what is known of the quarantine up to date.
+    pub fn quarantined(&self, quarantine: &QuarantineHandle) {
+        let (refused, suspected) = quarantine.counts();
+        self.quarantine.with_label_values(&["refused"]).set(whole(refused));
+        self.quarantine.with_label_values(&["suspected"]).set(whole(suspected));
+        self.quarantined.inc_by(quarantine.take_refused());
+    }
+
     /// Requests answered so far, by HTTP status.
     #[must_use]
     pub fn answers(&self) -> std::collections::HashMap<u32, u64> {
@@ -240,18 +255,19 @@ impl Metrics {
     }
 }
 
-impl Observer for Metrics {
-    fn started(&self, how: &'static str, took: Duration) {
+impl Metrics {
+    /// A worker has become ready.
+    pub fn started(&self, how: &'static str, took: Duration) {
         self.starts.with_label_values(&[how]).observe(took.as_secs_f64());
     }
 
-    fn gone(&self, reason: ExitReason, _: Option<&Wanted>) {
+    /// A worker has gone.
+    pub fn gone(&self, reason: ExitReason) {
         self.exits.with_label_values(&[reason.name()]).inc();
     }
 
-    fn served(&self, _: &Wanted) {}
-
-    fn fork_refused(&self) {
+    /// A worker had to be spawned because its zygote may not be forked from.
+    pub fn fork_refused(&self) {
         self.fork_refused.inc();
     }
 }

@@ -9,3 +9,4 @@ pub mod metrics;
 pub mod render;
 pub mod state;
 pub mod told;
+pub mod witness;

@@ -4,13 +4,14 @@
 use std::time::{Duration, Instant};
 
 use crate::adapters::exchange::{self, Answer, Failure, Job};
+use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::supervisor::{NoLease, Supervisor, Wanted};
 use crate::core::message::ErrorKind;
 use crate::core::ogc::Refusal;
 use crate::core::pool::Refused;
 
-/// How many workers a request may have in all. A request that kills workers is refused before (quarantine); this is
-/// for one that was unlucky.
+/// How many workers a request may have in all. One that kills workers is refused before (quarantine); this is for
+/// one that was unlucky.
 const ATTEMPTS: u32 = 3;
 
 /// A request that is ready for a worker.
@@ -43,9 +44,16 @@ pub struct Trace {
 ///
 /// # Errors
 /// Why there is no answer.
-pub async fn render(supervisor: &Supervisor, mut work: Work) -> (Result<Answer, Refusal>, Trace) {
+pub async fn render(
+    supervisor: &Supervisor,
+    quarantine: &QuarantineHandle,
+    mut work: Work,
+) -> (Result<Answer, Refusal>, Trace) {
     let mut trace = Trace::default();
     loop {
+        if let Err(refusal) = quarantine.check(&work.wanted.fingerprint) {
+            return (Err(refusal), trace);
+        }
         let waiting = Instant::now();
         let lease = supervisor.lease(work.wanted.clone()).await;
         trace.waited += waiting.elapsed();
@@ -53,6 +61,10 @@ pub async fn render(supervisor: &Supervisor, mut work: Work) -> (Result<Answer, 
             Ok(lease) => lease,
             Err(why) => return (Err(no_lease(why, &work, supervisor)), trace),
         };
+        // While it waited, others of its kind may have killed. The worker goes back unused.
+        if let Err(refusal) = quarantine.check(&work.wanted.fingerprint) {
+            return (Err(refusal), trace);
+        }
         trace.worker = lease.worker;
         trace.attempts += 1;
         trace.version = Some(lease.project.version.clone());

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use lease::{Lease, Stop};
@@ -69,8 +70,21 @@ pub struct Wanted {
     pub again: bool,
     /// The same for the same question.
     pub fingerprint: Arc<str>,
-    /// The whole request on one line as it came, for the log when it kills its worker.
-    pub line: Arc<str>,
+    /// The request as it came, for the log when it kills its worker.
+    pub line: Arc<Line>,
+}
+
+/// A request as it came.
+#[derive(Debug)]
+pub struct Line {
+    /// The method.
+    pub method: String,
+    /// The path, not decoded.
+    pub path: String,
+    /// The query, not decoded.
+    pub query: Option<String>,
+    /// The body.
+    pub body: Bytes,
 }
 
 /// A project that every worker is to hold.

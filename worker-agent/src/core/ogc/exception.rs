@@ -123,6 +123,17 @@ pub enum Refusal {
     /// No worker can be had.
     #[error("no QGIS process is ready here; try again in a moment")]
     NoWorker,
+    /// It killed workers before.
+    #[error(
+        "this request has ended the QGIS process that worked on it again and again, so it is not tried for another \
+         {seconds} s; ask for something else, or tell the operator: its fingerprint is {fingerprint}"
+    )]
+    Quarantined {
+        /// The request's fingerprint.
+        fingerprint: String,
+        /// For how long it is refused, in seconds.
+        seconds: u32,
+    },
     /// The deadline passed: the operator's, or a shorter one that the client named.
     #[error(
         "there was no answer within {seconds} s; ask for less, or allow more time (X-Request-Timeout, server.timeout, \
@@ -215,6 +226,7 @@ impl Refusal {
             | Self::QueueFull { .. }
             | Self::Draining
             | Self::NoWorker
+            | Self::Quarantined { .. }
             | Self::StorageUnavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::LoopDetected { .. } => StatusCode::LOOP_DETECTED,
@@ -237,6 +249,7 @@ impl Refusal {
             Self::MethodNotAllowed { .. } => "MethodNotAllowed",
             Self::BodyTooLarge { .. } => "BodyTooLarge",
             Self::QueueFull { .. } | Self::Draining | Self::NoWorker => "ServerBusy",
+            Self::Quarantined { .. } => "RequestQuarantined",
             Self::Deadline { .. } => "DeadlineExceeded",
             Self::LoopDetected { .. } => "LoopDetected",
             Self::WorkerDied { .. } => "WorkerDied",
@@ -276,6 +289,8 @@ impl Refusal {
     pub fn retry_after(&self) -> Option<u32> {
         match self {
             Self::QueueFull { retry_after, .. } => Some(*retry_after),
+            // A client that keeps to it should come back on the same day.
+            Self::Quarantined { seconds, .. } => Some((*seconds).clamp(1, 3600)),
             Self::Draining | Self::NoWorker | Self::WorkerDied { safe: true, .. } | Self::StorageUnavailable { .. } => {
                 Some(1)
             }

@@ -43,6 +43,13 @@ fn all() -> Vec<(Refusal, u16)> {
         ),
         (Refusal::Draining, 503),
         (Refusal::NoWorker, 503),
+        (
+            Refusal::Quarantined {
+                fingerprint: "0123456789abcdef".to_owned(),
+                seconds: 90,
+            },
+            503,
+        ),
         (Refusal::Deadline { seconds: 20 }, 504),
         (
             Refusal::LoopDetected {
@@ -113,7 +120,9 @@ fn each_reason_has_its_status() {
 #[test]
 fn only_what_may_be_repeated_is_tried_elsewhere() {
     for (reason, status) in all() {
-        assert_eq!(reason.retry_elsewhere(), status == 503, "{reason:?}");
+        // What killed workers here would kill some there.
+        let elsewhere = status == 503 && !matches!(reason, Refusal::Quarantined { .. });
+        assert_eq!(reason.retry_elsewhere(), elsewhere, "{reason:?}");
         assert_eq!(reason.retry_after().is_some(), status == 503, "{reason:?}");
         assert_eq!(reason.allow().is_some(), status == 405, "{reason:?}");
     }
@@ -125,6 +134,12 @@ fn only_what_may_be_repeated_is_tried_elsewhere() {
         .retry_after(),
         Some(2)
     );
+    for (seconds, after) in [(0, 1), (90, 90), (90_000, 3600)] {
+        let fingerprint = "0123456789abcdef".to_owned();
+        let reason = Refusal::Quarantined { fingerprint, seconds };
+        assert_eq!(reason.retry_after(), Some(after));
+        assert!(reason.to_string().contains("0123456789abcdef"), "{reason}");
+    }
 }
 
 #[test]

@@ -1,0 +1,41 @@
+//! Sees what becomes of workers and their requests, counts it, and bears witness against requests that kill.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::metrics::Metrics;
+use crate::adapters::quarantine::QuarantineHandle;
+use crate::adapters::supervisor::{Observer, Wanted};
+use crate::core::pool::ExitReason;
+use crate::core::redact;
+
+/// Where the supervisor tells what it sees.
+pub struct Witness {
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Requests that kill workers.
+    pub quarantine: QuarantineHandle,
+}
+
+impl Observer for Witness {
+    fn started(&self, how: &'static str, took: Duration) {
+        self.metrics.started(how, took);
+    }
+
+    fn gone(&self, reason: ExitReason, request: Option<&Wanted>) {
+        self.metrics.gone(reason);
+        if let Some(wanted) = request.filter(|_| reason.blames_request()) {
+            let line = &wanted.line;
+            let text = || redact::request(&line.method, &line.path, line.query.as_deref(), &line.body);
+            self.quarantine.killed(&wanted.fingerprint, &wanted.name, reason.name(), text);
+        }
+    }
+
+    fn served(&self, request: &Wanted) {
+        self.quarantine.succeeded(&request.fingerprint);
+    }
+
+    fn fork_refused(&self) {
+        self.metrics.fork_refused();
+    }
+}
