@@ -1,5 +1,6 @@
 //! Types and decisions: everything here is synchronous, takes time as an argument and opens nothing.
 
+pub mod conditional;
 pub mod frame;
 pub mod index;
 pub mod locate;
@@ -7,3 +8,4 @@ pub mod message;
 pub mod ogc;
 pub mod pool;
 pub mod pressure;
+pub mod response_cache;

@@ -251,7 +251,10 @@ impl QgisAdmin for Admin {
         Err(Status::unimplemented("not yet"))
     }
 
-    async fn list_quarantine(&self, _: Request<ListQuarantineRequest>) -> Result<Response<ListQuarantineReply>, Status> {
+    async fn list_quarantine(
+        &self,
+        _: Request<ListQuarantineRequest>,
+    ) -> Result<Response<ListQuarantineReply>, Status> {
         Err(Status::unimplemented("not yet"))
     }
 

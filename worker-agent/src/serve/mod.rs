@@ -6,5 +6,6 @@ pub mod grpc;
 pub mod home;
 pub mod http;
 pub mod metrics;
+pub mod shared;
 pub mod state;
 pub mod told;

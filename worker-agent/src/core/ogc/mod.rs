@@ -12,6 +12,7 @@
 //! pass_headers(&HeaderMap) -> Vec<(String, String)>      the client's headers as QGIS may see them, in its letter case
 //! Refusal::{status, code, retry_elsewhere, retry_after, allow, document}   every reason to say no, and how to say it
 //! fingerprint(&OgcRequest, body) -> String               16 hex digits: the same question has the same one
+//! sharing(&OgcRequest, body, &HeaderMap, &Origin, &SharingRules) -> Sharing   which requests one answer serves
 //! ```
 
 pub mod exception;
@@ -21,6 +22,7 @@ mod origin;
 pub mod parse;
 mod path;
 pub mod request;
+pub mod sharing;
 pub mod upstream;
 mod xml;
 
@@ -31,4 +33,5 @@ pub use origin::{Origin, OriginError};
 pub use parse::{Incoming, dialect_of, parse};
 pub use path::API_ROOTS;
 pub use request::{Kind, OgcRequest, Service, Spelling};
+pub use sharing::{HOLD, Sharing, SharingRules, sharing};
 pub use upstream::{Upstream, pass_headers, upstream};
