@@ -29,6 +29,7 @@ use crate::config::Config;
 use crate::core::message::Settings;
 use crate::serve;
 use crate::serve::admin::Admin;
+use crate::serve::answers::Answers;
 use crate::serve::front::Front;
 use crate::serve::grpc::Grpc;
 use crate::serve::metrics::Metrics;
@@ -104,6 +105,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         .with_context(|| format!("worker.runtime_dir {}", runtime_path.display()))?;
     let pins = Pins::open(&state_dir(config, http_address)?)?;
 
+    let (sharing_rules, cache_limits) = config.sharing_rules()?;
     let metrics = Arc::new(Metrics::new(policy.max_failure_pressure)?);
     let supervisor = Supervisor::new(policy, python, Arc::clone(&metrics) as Arc<dyn Observer>)?;
     let (publish, agent_state) = watch::channel(AgentState::default());
@@ -123,6 +125,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         agent: name.as_str().into(),
         storage,
         supervisor: supervisor.clone(),
+        answers: Answers::new(sharing_rules, cache_limits, Arc::clone(&metrics)),
         metrics: Arc::clone(&metrics),
         timeout,
         retry_after: 1,

@@ -13,10 +13,6 @@ use super::supervisor::{Lease, Stop};
 use crate::core::frame::{BODY_CHUNK, Frame, Kind};
 use crate::core::message::{End, FromWorker, Report, ToWorker, WorkerError};
 
-/// An answer up to this size is held back until it is whole, in bytes: a worker that dies before has answered nothing,
-/// and the request can be tried elsewhere.
-const HOLD: usize = 256 * 1024;
-
 /// How many pieces may be on their way to a client that reads slowly.
 const PIECES_AHEAD: usize = 4;
 
@@ -33,6 +29,9 @@ pub struct Job {
     pub headers: Vec<(String, String)>,
     /// The request's body.
     pub body: Bytes,
+    /// An answer up to this size is held back until it is whole, in bytes: a worker that dies before has answered
+    /// nothing, and the request can be tried elsewhere.
+    pub hold: usize,
 }
 
 /// What QGIS answered.
@@ -125,6 +124,7 @@ struct Exchange {
     head: Option<(u16, Vec<(String, String)>)>,
     held: VecDeque<Bytes>,
     held_bytes: usize,
+    hold: usize,
 }
 
 async fn drive(mut lease: Lease, job: Job, answer: oneshot::Sender<Result<Answer, Failure>>) {
@@ -133,6 +133,7 @@ async fn drive(mut lease: Lease, job: Job, answer: oneshot::Sender<Result<Answer
         head: None,
         held: VecDeque::new(),
         held_bytes: 0,
+        hold: job.hold,
     };
     match converse(&mut lease, &job, &mut exchange).await {
         Ok(end) => {
@@ -239,7 +240,7 @@ impl Exchange {
             Kind::Body => {
                 self.held_bytes += frame.payload.len();
                 self.held.push_back(frame.payload);
-                if self.held_bytes >= HOLD && matches!(self.client, Client::Waits(_)) {
+                if self.held_bytes >= self.hold && matches!(self.client, Client::Waits(_)) {
                     self.begin_stream()?;
                 }
             }

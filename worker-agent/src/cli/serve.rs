@@ -17,6 +17,7 @@ fn load(conf: Option<&Path>) -> Result<Config, ConfigError> {
     config.timeout()?;
     config.shutdown_grace()?;
     config.search_paths()?;
+    config.sharing_rules()?;
     Ok(config)
 }
 

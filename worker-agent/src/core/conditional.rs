@@ -6,7 +6,15 @@ use http::header::{CACHE_CONTROL, IF_NONE_MATCH, PRAGMA};
 use sha2::{Digest as _, Sha256};
 
 /// Headers of an answer that its 304 repeats (RFC 9110, section 15.4.5).
-pub const REPEATED: &[&str] = &["cache-control", "content-location", "date", "etag", "expires", "vary"];
+pub const REPEATED: &[&str] = &[
+    "age",
+    "cache-control",
+    "content-location",
+    "date",
+    "etag",
+    "expires",
+    "vary",
+];
 
 /// How much of a body is read to know an exception document, in bytes.
 const HEAD_OF_BODY: usize = 1024;

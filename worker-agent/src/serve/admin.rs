@@ -145,7 +145,7 @@ impl QgisAdmin for Admin {
             uptime_seconds: inner.started.elapsed().as_secs_f64(),
             lanes: Vec::new(),
             memory: None,
-            cache: None,
+            cache: Some(inner.metrics.cache()),
         }))
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::StatusCode;
 
+use super::answers::{Answers, Call, Rendered, Served};
 use super::home;
 use super::metrics::Metrics;
 use super::told::{Asked, Told, ToldBody};
@@ -15,7 +16,7 @@ use crate::adapters::storage::{Storage, StorageError};
 use crate::adapters::supervisor::{NoLease, Supervisor};
 use crate::core::message::{ErrorKind, ProjectRef};
 use crate::core::ogc::{
-    self, Incoming, Kind, OgcRequest, Origin, Refusal, Refused, fingerprint, pass_headers, upstream,
+    self, Dialect, Incoming, Kind, OgcRequest, Origin, Refusal, Refused, fingerprint, pass_headers, upstream,
 };
 use crate::core::pool;
 
@@ -28,6 +29,8 @@ pub struct Front {
     pub storage: Storage,
     /// The pool.
     pub supervisor: Supervisor,
+    /// Answers that serve more than one request.
+    pub answers: Answers,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// How long a request may take, waiting included.
@@ -44,10 +47,10 @@ struct Account {
     service: &'static str,
     operation: String,
     project: String,
-    version: Option<String>,
     fingerprint: String,
-    waited: Duration,
-    worker: u64,
+    /// How the answer came to be; empty when the request did not come so far.
+    cache: &'static str,
+    served: Served,
 }
 
 impl Front {
@@ -60,12 +63,12 @@ impl Front {
         };
         let took = asked.accepted.elapsed();
         self.metrics
-            .answered(account.service, told.status.as_u16(), took, account.waited);
+            .answered(account.service, told.status.as_u16(), took, account.served.waited);
         log(&asked, &account, told.status, took);
         let mut own = |name: &str, value: &str| told.headers.push((name.to_owned(), value.to_owned()));
         own("x-request-id", &asked.id);
         own("x-graticule-agent", &self.agent);
-        if let Some(version) = &account.version {
+        if let Some(version) = &account.served.version {
             own("x-graticule-project-version", version);
         }
         told
@@ -110,19 +113,62 @@ impl Front {
         let (name, project) = self.project(&request).await.map_err(refused)?;
         account.project.clone_from(&name);
 
-        let waiting = Instant::now();
-        let lease = self
-            .supervisor
-            .lease(&name, project, asked.accepted + self.timeout)
-            .await;
-        account.waited = waiting.elapsed();
-        let lease = lease.map_err(|why| refused(self.no_lease(why)))?;
-        account.worker = lease.worker;
-        account.version = Some(lease.project.version.clone());
+        let (sharing, deadline) = (
+            self.answers.sharing(asked, &request, &origin),
+            asked.accepted + self.timeout,
+        );
+        let hold = sharing.hold;
+        let render = || {
+            let job = job(asked, &request, &origin, hold);
+            self.clone()
+                .ask_qgis(job, name.clone(), project.clone(), deadline, request.safe, dialect)
+        };
+        let call = Call {
+            asked,
+            request: &request,
+            project: &project,
+            sharing,
+            deadline,
+            too_late: self.too_late(),
+        };
+        let answered = self.answers.answer(call, render).await;
+        account.cache = answered.how.name();
+        account.served = answered.served;
+        answered.result
+    }
 
-        let answer = exchange::run(lease, job(asked, &request, &origin)).await;
-        let answer = answer.map_err(|failure| refused(self.failed(failure, &request, &name)))?;
-        Ok(self.told(answer))
+    /// Has QGIS answer: waits for a worker and puts the request to it.
+    async fn ask_qgis(
+        self,
+        job: Job,
+        name: String,
+        project: ProjectRef,
+        deadline: Instant,
+        safe: bool,
+        dialect: Dialect,
+    ) -> Rendered {
+        let refused = |reason| Err(Refused { reason, dialect });
+        let mut served = Served::default();
+        let waiting = Instant::now();
+        let lease = self.supervisor.lease(&name, project, deadline).await;
+        served.waited = Some(waiting.elapsed());
+        let lease = match lease {
+            Ok(lease) => lease,
+            Err(why) => {
+                let result = refused(self.no_lease(why));
+                return Rendered { served, result };
+            }
+        };
+        served.worker = lease.worker;
+        served.version = Some(lease.project.version.clone());
+        let working = Instant::now();
+        let answer = exchange::run(lease, job).await;
+        served.cost = working.elapsed();
+        let result = match answer {
+            Ok(answer) => Ok(self.told(answer)),
+            Err(failure) => refused(self.failed(failure, safe, &name)),
+        };
+        Rendered { served, result }
     }
 
     /// Finds the project. A file of an API's web pages needs none: QGIS gets an empty one.
@@ -163,12 +209,12 @@ impl Front {
         }
     }
 
-    fn failed(&self, failure: Failure, request: &OgcRequest, name: &str) -> Refusal {
+    fn failed(&self, failure: Failure, safe: bool, name: &str) -> Refusal {
         let error = match failure {
             Failure::Deadline => return self.too_late(),
             Failure::Died(error) => {
                 return Refusal::WorkerDied {
-                    safe: request.safe,
+                    safe,
                     verdict: error.to_string(),
                 };
             }
@@ -233,7 +279,7 @@ impl Front {
 }
 
 /// What QGIS is handed.
-fn job(asked: &Asked, request: &OgcRequest, origin: &Origin) -> Job {
+fn job(asked: &Asked, request: &OgcRequest, origin: &Origin, hold: usize) -> Job {
     let upstream = upstream(request, &asked.body, origin);
     let headers = pass_headers(&asked.headers);
     Job {
@@ -242,11 +288,13 @@ fn job(asked: &Asked, request: &OgcRequest, origin: &Origin) -> Job {
         url: upstream.url,
         headers,
         body: upstream.body.map_or_else(|| asked.body.clone(), Bytes::from),
+        hold,
     }
 }
 
 fn log(asked: &Asked, account: &Account, status: StatusCode, took: Duration) {
-    let (took_ms, waited_ms) = (took.as_secs_f64() * 1e3, account.waited.as_secs_f64() * 1e3);
+    let waited = account.served.waited.unwrap_or_default();
+    let (took_ms, waited_ms) = (took.as_secs_f64() * 1e3, waited.as_secs_f64() * 1e3);
     macro_rules! event {
         ($level:ident) => {
             tracing::$level!(
@@ -256,7 +304,8 @@ fn log(asked: &Asked, account: &Account, status: StatusCode, took: Duration) {
                 operation = account.operation,
                 fingerprint = account.fingerprint,
                 status = status.as_u16(),
-                worker = account.worker,
+                cache = account.cache,
+                worker = account.served.worker,
                 took_ms,
                 waited_ms,
                 "answered"

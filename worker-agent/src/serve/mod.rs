@@ -1,6 +1,7 @@
 //! What others talk to: the HTTP data port, gRPC, and the operations port.
 
 pub mod admin;
+pub mod answers;
 pub mod front;
 pub mod grpc;
 pub mod home;
