@@ -30,6 +30,7 @@ use crate::config::Config;
 use crate::core::message::Settings;
 use crate::serve;
 use crate::serve::admin::Admin;
+use crate::serve::answers::Answers;
 use crate::serve::front::Front;
 use crate::serve::grpc::Grpc;
 use crate::serve::metrics::Metrics;
@@ -107,6 +108,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         .with_context(|| format!("worker.runtime_dir {}", runtime_path.display()))?;
     let pins = Pins::open(&state_dir(config, http_address)?)?;
 
+    let (sharing_rules, cache_limits) = config.sharing_rules()?;
     let metrics = Arc::new(Metrics::new(policy.max_failure_pressure)?);
     let quarantine = QuarantineHandle::new(&name, config.worker.quarantine.rule()?);
     let witness = Witness {
@@ -133,6 +135,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         storage,
         supervisor: supervisor.clone(),
         quarantine: quarantine.clone(),
+        answers: Answers::new(sharing_rules, cache_limits, Arc::clone(&metrics)),
         metrics: Arc::clone(&metrics),
         classes,
         max_body_size: server.max_body_size,

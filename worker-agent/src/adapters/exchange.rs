@@ -14,10 +14,6 @@ use crate::core::frame::{BODY_CHUNK, Frame, Kind};
 use crate::core::message::{End, FromWorker, Report, ToWorker, WorkerError};
 use crate::core::pool::ExitReason;
 
-/// An answer up to this size is held back until it is whole, in bytes: a worker that dies before has answered nothing,
-/// and the request can be tried elsewhere.
-const HOLD: usize = 256 * 1024;
-
 /// How many pieces may be on their way to a client that reads slowly.
 const PIECES_AHEAD: usize = 4;
 
@@ -34,6 +30,9 @@ pub struct Job {
     pub headers: Vec<(String, String)>,
     /// The request's body.
     pub body: Bytes,
+    /// An answer up to this size is held back until it is whole, in bytes: a worker that dies before has answered
+    /// nothing, and the request can be tried elsewhere.
+    pub hold: usize,
 }
 
 /// What QGIS answered.
@@ -127,6 +126,7 @@ struct Exchange {
     head: Option<(u16, Vec<(String, String)>)>,
     held: VecDeque<Bytes>,
     held_bytes: usize,
+    hold: usize,
 }
 
 async fn drive(mut lease: Lease, job: Job, answer: oneshot::Sender<Result<Answer, Failure>>) {
@@ -135,6 +135,7 @@ async fn drive(mut lease: Lease, job: Job, answer: oneshot::Sender<Result<Answer
         head: None,
         held: VecDeque::new(),
         held_bytes: 0,
+        hold: job.hold,
     };
     match converse(&mut lease, &job, &mut exchange).await {
         Ok(end) => {
@@ -241,7 +242,7 @@ impl Exchange {
             Kind::Body => {
                 self.held_bytes += frame.payload.len();
                 self.held.push_back(frame.payload);
-                if self.held_bytes >= HOLD && matches!(self.client, Client::Waits(_)) {
+                if self.held_bytes >= self.hold && matches!(self.client, Client::Waits(_)) {
                     self.begin_stream()?;
                 }
             }

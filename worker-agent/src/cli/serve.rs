@@ -18,6 +18,7 @@ fn load(conf: Option<&Path>) -> Result<Config, ConfigError> {
     config.shutdown_grace()?;
     config.search_paths()?;
     config.worker.quarantine.rule()?;
+    config.sharing_rules()?;
     Ok(config)
 }
 

@@ -102,6 +102,7 @@ pub(super) fn stats(stats: &StatsReply) -> String {
             .map(|(reason, count)| (reason.clone(), *count))
             .collect(),
     );
+    let _ = writeln!(text, "{}", response_cache(stats));
     let mut lanes = vec![row(["LANE", "RUNNING", "WAITING", "GUARANTEED", "MAXIMUM"])];
     for lane in &stats.lanes {
         let counts = [lane.running, lane.waiting, lane.guaranteed, lane.maximum];
@@ -134,8 +135,25 @@ pub(super) fn stats(stats: &StatsReply) -> String {
     text + &table(&rows)
 }
 
+fn response_cache(stats: &StatsReply) -> String {
+    let cache = stats.cache.unwrap_or_default();
+    let joined = format!("{} joined another's render", cache.joined);
+    if cache.max_bytes == 0 {
+        return format!("response cache: off, {joined}");
+    }
+    format!(
+        "response cache: {} answers, {} of {}, {} hits, {} misses, {joined}",
+        cache.entries,
+        megabytes(cache.bytes),
+        megabytes(cache.max_bytes),
+        cache.hits,
+        cache.misses
+    )
+}
+
 pub(super) fn stats_json(stats: &StatsReply) -> String {
     let state = stats.state.clone().unwrap_or_default();
+    let cache = stats.cache.unwrap_or_default();
     let workers: Vec<_> = stats
         .workers
         .iter()
@@ -167,6 +185,10 @@ pub(super) fn stats_json(stats: &StatsReply) -> String {
         "phase": phase(stats), "capacity": state.capacity, "live": state.live, "busy": state.busy,
         "waiting": state.waiting, "failure_pressure": state.failure_pressure,
         "request_pressure": state.request_pressure, "generation": state.generation, "pins": state.pins,
+        "cache": {
+            "entries": cache.entries, "bytes": cache.bytes, "max_bytes": cache.max_bytes, "hits": cache.hits,
+            "misses": cache.misses, "joined": cache.joined,
+        },
         "uptime_seconds": stats.uptime_seconds, "answers": stats.answers, "exits": stats.exits, "workers": workers,
         "degraded": state.degraded, "lanes": lanes, "memory": memory,
     });
@@ -240,5 +262,7 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&stats_json(&reply)).unwrap();
         assert_eq!(value["workers"].as_array().unwrap().len(), 1);
         assert!(stats(&reply).starts_with("unspecified for 0 s"));
+        assert!(stats(&reply).contains("response cache: off, 0 joined"));
+        assert_eq!(value["cache"]["hits"], 0);
     }
 }

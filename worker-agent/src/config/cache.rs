@@ -1,6 +1,14 @@
 //! The response cache, and which requests share one render.
 
+use std::time::Duration;
+
+use graticule_daemon::config::ConfigError;
+use http::HeaderName;
 use serde::{Deserialize, Serialize};
+
+use super::{Config, wrong};
+use crate::core::ogc::SharingRules;
+use crate::core::response_cache::Limits;
 
 /// `[cache]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,5 +43,56 @@ impl Default for Cache {
             join: true,
             vary_headers: Vec::new(),
         }
+    }
+}
+
+/// How long something may be kept: nothing, for not at all, up to a day.
+fn age(key: &str, value: f64) -> Result<Duration, ConfigError> {
+    const DAY: f64 = 86_400.0;
+    if (0.0..=DAY).contains(&value) {
+        Ok(Duration::from_secs_f64(value))
+    } else {
+        Err(wrong(
+            key,
+            format!("expected 0 (not kept) to {DAY} seconds, found {value}"),
+        ))
+    }
+}
+
+fn bytes(key: &str, value: u64) -> Result<usize, ConfigError> {
+    usize::try_from(value).map_err(|_| wrong(key, format!("{value} bytes are more than this machine can address")))
+}
+
+impl Config {
+    /// Which requests share an answer, and how much of answers is kept.
+    ///
+    /// # Errors
+    /// The first value that is out of its range, or a header's name that HTTP does not allow.
+    pub fn sharing_rules(&self) -> Result<(SharingRules, Limits), ConfigError> {
+        let cache = &self.cache;
+        let vary_headers = cache
+            .vary_headers
+            .iter()
+            .map(|name| {
+                HeaderName::try_from(name.as_str()).map_err(|_| {
+                    wrong(
+                        "cache.vary_headers",
+                        format!("`{name}` is no header's name; write such as \"authorization\""),
+                    )
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let rules = SharingRules {
+            max_age: age("cache.max_age", cache.max_age)?,
+            map_max_age: age("cache.map_max_age", cache.map_max_age)?,
+            map_max_pixels: cache.map_max_pixels,
+            join: cache.join,
+            vary_headers,
+        };
+        let limits = Limits {
+            max_bytes: bytes("cache.max_bytes", cache.max_bytes)?,
+            max_entry_bytes: bytes("cache.max_entry_bytes", cache.max_entry_bytes)?,
+        };
+        Ok((rules, limits))
     }
 }

@@ -420,6 +420,7 @@ mod tests {
                 config.classes().err(),
                 config.shutdown_grace().err(),
                 config.search_paths().err(),
+                config.sharing_rules().err(),
             ];
             checks
                 .into_iter()
@@ -436,6 +437,10 @@ mod tests {
         assert!(said(|config| config.worker.num_processes = 5000).contains("at most 1024"));
         assert!(said(|config| config.worker.qgis.max_projects = 0).contains("at least 1"));
         assert!(said(|config| config.worker.qgis.projects.search_paths.clear()).contains("none is set"));
+        assert!(said(|config| config.cache.max_age = -1.0).contains("`cache.max_age`: expected 0 (not kept) to"));
+        assert!(said(|config| config.cache.map_max_age = f64::NAN).contains("cache.map_max_age"));
+        assert!(said(|config| config.cache.vary_headers = vec!["not a name".into()]).contains("`not a name` is no"));
+        assert_eq!(said(|config| config.cache.max_age = 0.0), "");
         let relative = |config: &mut Config| {
             config
                 .worker

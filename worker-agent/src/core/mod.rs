@@ -1,5 +1,6 @@
 //! Types and decisions: everything here is synchronous, takes time as an argument and opens nothing.
 
+pub mod conditional;
 pub mod frame;
 pub mod index;
 pub mod lane;
@@ -11,3 +12,4 @@ pub mod pool;
 pub mod pressure;
 pub mod quarantine;
 pub mod redact;
+pub mod response_cache;

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use graticule_daemon::quarantine::is_fingerprint;
 use graticule_proto::v1::qgis_admin_server::QgisAdmin;
 use graticule_proto::v1::{
-    AgentKills, CachedProject, ClearQuarantineReply, ClearQuarantineRequest, LaneInfo, ListCacheReply, ListCacheRequest,
-    ListQuarantineReply, ListQuarantineRequest, MemoryInfo, PinProjectReply, PinProjectRequest, QuarantineEntry, ResizeReply,
-    ResizeRequest, StatsReply, StatsRequest, UnpinProjectReply, UnpinProjectRequest, WorkerInfo,
+    AgentKills, CachedProject, ClearQuarantineReply, ClearQuarantineRequest, LaneInfo, ListCacheReply,
+    ListCacheRequest, ListQuarantineReply, ListQuarantineRequest, MemoryInfo, PinProjectReply, PinProjectRequest,
+    QuarantineEntry, ResizeReply, ResizeRequest, StatsReply, StatsRequest, UnpinProjectReply, UnpinProjectRequest,
+    WorkerInfo,
 };
 use tokio::sync::{Mutex, watch};
 use tonic::{Request, Response, Status};
@@ -159,7 +160,7 @@ impl QgisAdmin for Admin {
                 soft_limit: status.view.memory.soft_limit,
                 hard_limit: status.view.memory.hard_limit,
             }),
-            cache: None,
+            cache: Some(inner.metrics.cache()),
         }))
     }
 

@@ -2,14 +2,15 @@
 //! say what happened. The ports turn bytes into an [`Asked`] and a [`Told`] into bytes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::StatusCode;
 
+use super::answers::{Answers, Call, Rendered};
 use super::home;
 use super::metrics::Metrics;
-use super::render::{Trace, Work, render};
+use super::render::{Served, Work, render};
 use super::told::{Asked, Told, ToldBody};
 use crate::adapters::exchange::{Answer, Body, Job};
 use crate::adapters::quarantine::QuarantineHandle;
@@ -18,7 +19,8 @@ use crate::adapters::supervisor::{Line, Supervisor, Wanted};
 use crate::core::lane::Lane;
 use crate::core::message::ProjectRef;
 use crate::core::ogc::{
-    self, Class, Classes, Incoming, Kind, OgcRequest, Origin, Refusal, Refused, fingerprint, pass_headers, upstream,
+    self, Class, Classes, Dialect, Incoming, Kind, OgcRequest, Origin, Refusal, Refused, fingerprint, pass_headers,
+    upstream,
 };
 
 /// What every request needs; clones share it.
@@ -32,6 +34,8 @@ pub struct Front {
     pub supervisor: Supervisor,
     /// Requests that kill workers.
     pub quarantine: QuarantineHandle,
+    /// Answers that serve more than one request.
+    pub answers: Answers,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// What requests are allowed.
@@ -49,7 +53,9 @@ struct Account {
     lane: Option<Lane>,
     project: String,
     fingerprint: String,
-    trace: Trace,
+    /// How the answer came to be; empty when the request did not come so far.
+    cache: &'static str,
+    served: Served,
 }
 
 impl Front {
@@ -66,13 +72,13 @@ impl Front {
             account.lane,
             told.status.as_u16(),
             took,
-            account.trace.waited,
+            account.served.waited,
         );
         log(&asked, &account, told.status, took);
         let mut own = |name: &str, value: &str| told.headers.push((name.to_owned(), value.to_owned()));
         own("x-request-id", &asked.id);
         own("x-graticule-agent", &self.agent);
-        if let Some(version) = &account.trace.version {
+        if let Some(version) = &account.served.version {
             own("x-graticule-project-version", version);
         }
         told
@@ -119,28 +125,47 @@ impl Front {
         let (name, project) = self.project(&request).await.map_err(refused)?;
         account.project.clone_from(&name);
 
+        let mut sharing = self.answers.sharing(asked, &request, &origin);
+        // Whom it would join may be waiting for the very worker that asks.
+        sharing.join &= class.depth == 0;
+        let deadline = asked.accepted + class.allowed;
         let work = Work {
             wanted: Wanted {
                 name,
-                project,
+                project: project.clone(),
                 lane: class.lane,
                 depth: class.depth,
-                deadline: asked.accepted + class.allowed,
+                deadline,
                 again: false,
                 fingerprint: account.fingerprint.as_str().into(),
                 line: line(asked),
             },
-            job: job(asked, &request, &origin),
+            job: job(asked, &request, &origin, sharing.hold),
             safe: request.safe,
-            timeout: class.timeout,
+            timeout: class.allowed,
         };
-        let served = async {
-            let (answer, trace) = render(&self.supervisor, &self.quarantine, work).await;
-            account.trace = trace;
-            answer
+        let call = Call {
+            asked,
+            request: &request,
+            project: &project,
+            sharing,
+            deadline,
+            too_late: Refusal::deadline(class.allowed),
         };
-        let answer = within(asked.accepted, class, served).await.map_err(refused)?;
-        Ok(self.told(answer))
+        let answered = self.answers.answer(call, || self.clone().work(work.clone(), dialect));
+        let answered = within(asked.accepted, class, answered).await.map_err(refused)?;
+        account.cache = answered.how.name();
+        account.served = answered.served;
+        answered.result
+    }
+
+    /// Has a worker answer.
+    async fn work(self, work: Work, dialect: Dialect) -> Rendered {
+        let (answer, served) = render(&self.supervisor, &self.quarantine, work).await;
+        let result = answer
+            .map(|answer| self.told(answer))
+            .map_err(|reason| Refused { reason, dialect });
+        Rendered { served, result }
     }
 
     /// Finds the project. A file of an API's web pages needs none: QGIS gets an empty one.
@@ -210,21 +235,17 @@ impl Front {
 
 /// Waits for an answer. At a deadline that is the client's own, the work ends as if the client had gone; the pool keeps to
 /// what the operator allows.
-async fn within<T>(
-    accepted: Instant,
-    class: Class,
-    served: impl Future<Output = Result<T, Refusal>>,
-) -> Result<T, Refusal> {
+async fn within<T>(accepted: Instant, class: Class, answered: impl Future<Output = T>) -> Result<T, Refusal> {
     if class.timeout == class.allowed {
-        return served.await;
+        return Ok(answered.await);
     }
     let deadline = accepted + class.timeout;
-    let answer = tokio::time::timeout_at(deadline.into(), served).await;
-    answer.unwrap_or_else(|_| Err(Refusal::deadline(class.timeout)))
+    let answered = tokio::time::timeout_at(deadline.into(), answered).await;
+    answered.map_err(|_| Refusal::deadline(class.timeout))
 }
 
 /// What QGIS is handed.
-fn job(asked: &Asked, request: &OgcRequest, origin: &Origin) -> Job {
+fn job(asked: &Asked, request: &OgcRequest, origin: &Origin, hold: usize) -> Job {
     let upstream = upstream(request, &asked.body, origin);
     let headers = pass_headers(&asked.headers);
     Job {
@@ -233,6 +254,7 @@ fn job(asked: &Asked, request: &OgcRequest, origin: &Origin) -> Job {
         url: upstream.url,
         headers,
         body: upstream.body.map_or_else(|| asked.body.clone(), Bytes::from),
+        hold,
     }
 }
 
@@ -247,7 +269,8 @@ fn line(asked: &Asked) -> Arc<Line> {
 }
 
 fn log(asked: &Asked, account: &Account, status: StatusCode, took: Duration) {
-    let (took_ms, waited_ms) = (took.as_secs_f64() * 1e3, account.trace.waited.as_secs_f64() * 1e3);
+    let waited = account.served.waited.unwrap_or_default();
+    let (took_ms, waited_ms) = (took.as_secs_f64() * 1e3, waited.as_secs_f64() * 1e3);
     macro_rules! event {
         ($level:ident) => {
             tracing::$level!(
@@ -258,8 +281,9 @@ fn log(asked: &Asked, account: &Account, status: StatusCode, took: Duration) {
                 lane = account.lane.map(Lane::name),
                 fingerprint = account.fingerprint,
                 status = status.as_u16(),
-                worker = account.trace.worker,
-                attempts = account.trace.attempts,
+                cache = account.cache,
+                worker = account.served.worker,
+                attempts = account.served.attempts,
                 took_ms,
                 waited_ms,
                 "answered"

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use graticule_proto::v1::CacheInfo;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use super::answers::How;
 use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::supervisor::Status;
 use crate::core::lane::Lane;
@@ -34,6 +36,10 @@ metrics! {
     SECONDS = "graticule_request_duration_seconds", "From a request's acceptance to the beginning of its answer, by service, in seconds.";
     WAIT = "graticule_queue_wait_seconds", "How long requests waited for a worker, by lane, in seconds.";
     REFUSALS = "graticule_refusals_total", "Requests that the agent itself refused or gave up on, by code of the exception.";
+    CACHE_REQUESTS = "graticule_cache_requests_total", "Requests by how their answer came to be: hit, miss, joined or bypass.";
+    CACHE_BYTES = "graticule_cache_bytes", "What the answers in the response cache take, in bytes.";
+    CACHE_LIMIT = "graticule_cache_limit_bytes", "What they may take, in bytes; 0 when the response cache is off.";
+    CACHE_ENTRIES = "graticule_cache_entries", "Answers in the response cache.";
     CPU = "graticule_render_cpu_seconds", "Processor time that QGIS spent on a request, in seconds.";
     EXITS = "graticule_worker_exits_total", "Workers that left, by reason; docs/lifecycle.md explains each.";
     STARTS = "graticule_worker_start_seconds", "From the order to start a worker until it was ready, by way of starting, in seconds.";
@@ -85,6 +91,10 @@ pub struct Metrics {
     seconds: HistogramVec,
     wait: HistogramVec,
     refusals: IntCounterVec,
+    cache_requests: IntCounterVec,
+    cache_bytes: IntGauge,
+    cache_limit: IntGauge,
+    cache_entries: IntGauge,
     cpu: Histogram,
     exits: IntCounterVec,
     starts: HistogramVec,
@@ -132,11 +142,19 @@ impl Metrics {
         ExitReason::NAMES
             .iter()
             .for_each(|reason| drop(exits.with_label_values(&[*reason])));
+        let cache_requests = registered!(IntCounterVec::new(opts(CACHE_REQUESTS), &["result"]));
+        How::ALL
+            .iter()
+            .for_each(|how| drop(cache_requests.with_label_values(&[how.name()])));
         Ok(Self {
             requests: registered!(IntCounterVec::new(opts(REQUESTS), &["service", "lane", "status"])),
             seconds: registered!(HistogramVec::new(buckets(SECONDS), &["service"])),
             wait: registered!(HistogramVec::new(buckets(WAIT), &["lane"])),
             refusals: registered!(IntCounterVec::new(opts(REFUSALS), &["code"])),
+            cache_requests,
+            cache_bytes: registered!(IntGauge::with_opts(opts(CACHE_BYTES))),
+            cache_limit: registered!(IntGauge::with_opts(opts(CACHE_LIMIT))),
+            cache_entries: registered!(IntGauge::with_opts(opts(CACHE_ENTRIES))),
             cpu: registered!(Histogram::with_opts(buckets(CPU))),
             exits,
             starts: registered!(HistogramVec::new(buckets(STARTS), &["start"])),
@@ -171,15 +189,16 @@ impl Metrics {
         self.registry.clone()
     }
 
-    /// A request has its answer, or the beginning of one. Without a lane it never asked for a worker.
-    pub fn answered(&self, service: &str, lane: Option<Lane>, status: u16, took: Duration, waited: Duration) {
+    /// A request has its answer, or the beginning of one; `waited` for a worker, if it asked for one. Without a lane it
+    /// never came so far.
+    pub fn answered(&self, service: &str, lane: Option<Lane>, status: u16, took: Duration, waited: Option<Duration>) {
         let service = if service.is_empty() { "unknown" } else { service };
         let name = lane.map_or("none", Lane::name);
         self.requests
             .with_label_values(&[service, name, &status.to_string()])
             .inc();
         self.seconds.with_label_values(&[service]).observe(took.as_secs_f64());
-        if lane.is_some() {
+        if let (Some(waited), true) = (waited, lane.is_some()) {
             self.wait.with_label_values(&[name]).observe(waited.as_secs_f64());
         }
     }
@@ -189,6 +208,37 @@ impl Metrics {
         self.cpu.observe(report.cpu_ms / 1e3);
         #[allow(clippy::cast_precision_loss, reason = "a size to show")]
         self.peak.observe(report.peak_kb as f64 * 1024.0);
+    }
+
+    /// An answer came to be in this way.
+    pub fn cached(&self, how: How) {
+        self.cache_requests.with_label_values(&[how.name()]).inc();
+    }
+
+    /// The response cache may take so many bytes.
+    pub fn cache_limit(&self, bytes: usize) {
+        self.cache_limit.set(whole(bytes));
+    }
+
+    /// The response cache holds so much.
+    pub fn cache_holds(&self, entries: usize, bytes: usize) {
+        self.cache_entries.set(whole(entries));
+        self.cache_bytes.set(whole(bytes));
+    }
+
+    /// The response cache in figures.
+    #[must_use]
+    pub fn cache(&self) -> CacheInfo {
+        let gauge = |gauge: &IntGauge| u64::try_from(gauge.get()).unwrap_or_default();
+        let count = |how: How| self.cache_requests.with_label_values(&[how.name()]).get();
+        CacheInfo {
+            entries: gauge(&self.cache_entries),
+            bytes: gauge(&self.cache_bytes),
+            max_bytes: gauge(&self.cache_limit),
+            hits: count(How::Hit),
+            misses: count(How::Miss),
+            joined: count(How::Joined),
+        }
     }
 
     /// The agent refused a request.

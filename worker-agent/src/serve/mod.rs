@@ -1,12 +1,14 @@
 //! What others talk to: the HTTP data port, gRPC, and the operations port.
 
 pub mod admin;
+pub mod answers;
 pub mod front;
 pub mod grpc;
 pub mod home;
 pub mod http;
 pub mod metrics;
 pub mod render;
+pub mod shared;
 pub mod state;
 pub mod told;
 pub mod witness;

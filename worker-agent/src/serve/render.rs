@@ -27,17 +27,19 @@ pub struct Work {
     pub timeout: Duration,
 }
 
-/// How a request fared, for logs and headers.
+/// Who rendered, and from what.
 #[derive(Debug, Clone, Default)]
-pub struct Trace {
-    /// How long it waited for workers.
-    pub waited: Duration,
-    /// The last worker that had it; 0 for none.
+pub struct Served {
+    /// The last worker that had the request; 0 when there was none.
     pub worker: u64,
     /// How many workers had it.
     pub attempts: u32,
-    /// The project's version that was used.
+    /// The version of the project that it was rendered from.
     pub version: Option<String>,
+    /// How long it waited for workers; none when it got its answer without one.
+    pub waited: Option<Duration>,
+    /// How long workers took.
+    pub cost: Duration,
 }
 
 /// Renders; says how it went in either case. Dropping the future means that nobody waits any more.
@@ -48,30 +50,33 @@ pub async fn render(
     supervisor: &Supervisor,
     quarantine: &QuarantineHandle,
     mut work: Work,
-) -> (Result<Answer, Refusal>, Trace) {
-    let mut trace = Trace::default();
+) -> (Result<Answer, Refusal>, Served) {
+    let mut served = Served::default();
     loop {
         if let Err(refusal) = quarantine.check(&work.wanted.fingerprint) {
-            return (Err(refusal), trace);
+            return (Err(refusal), served);
         }
         let waiting = Instant::now();
         let lease = supervisor.lease(work.wanted.clone()).await;
-        trace.waited += waiting.elapsed();
+        *served.waited.get_or_insert_default() += waiting.elapsed();
         let lease = match lease {
             Ok(lease) => lease,
-            Err(why) => return (Err(no_lease(why, &work, supervisor)), trace),
+            Err(why) => return (Err(no_lease(why, &work, supervisor)), served),
         };
         // While it waited, others of its kind may have killed. The worker goes back unused.
         if let Err(refusal) = quarantine.check(&work.wanted.fingerprint) {
-            return (Err(refusal), trace);
+            return (Err(refusal), served);
         }
-        trace.worker = lease.worker;
-        trace.attempts += 1;
-        trace.version = Some(lease.project.version.clone());
-        match exchange::run(lease, work.job.clone()).await {
-            Ok(answer) => return (Ok(answer), trace),
-            Err(Failure::Died(..)) if work.safe && trace.attempts < ATTEMPTS => work.wanted.again = true,
-            Err(failure) => return (Err(failed(failure, &work)), trace),
+        served.worker = lease.worker;
+        served.attempts += 1;
+        served.version = Some(lease.project.version.clone());
+        let working = Instant::now();
+        let answer = exchange::run(lease, work.job.clone()).await;
+        served.cost += working.elapsed();
+        match answer {
+            Ok(answer) => return (Ok(answer), served),
+            Err(Failure::Died(..)) if work.safe && served.attempts < ATTEMPTS => work.wanted.again = true,
+            Err(failure) => return (Err(failed(failure, &work)), served),
         }
     }
 }

@@ -27,7 +27,8 @@ impl Observer for Witness {
         if let Some(wanted) = request.filter(|_| reason.blames_request()) {
             let line = &wanted.line;
             let text = || redact::request(&line.method, &line.path, line.query.as_deref(), &line.body);
-            self.quarantine.killed(&wanted.fingerprint, &wanted.name, reason.name(), text);
+            self.quarantine
+                .killed(&wanted.fingerprint, &wanted.name, reason.name(), text);
         }
     }
 

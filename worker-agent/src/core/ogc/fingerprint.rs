@@ -7,7 +7,7 @@
 use super::request::{Kind, OgcRequest};
 
 /// Parameters that clients add to make a URL new.
-const VOLATILE: &[&str] = &[
+pub(super) const VOLATILE: &[&str] = &[
     "_",
     "_DC",
     "_OLSALT",

@@ -13,6 +13,7 @@
 //! Refusal::{status, code, retry_elsewhere, retry_after, allow, document}   every reason to say no, and how to say it
 //! Classes::of(&OgcRequest, &HeaderMap) -> Class          its lane and its deadline, or why it is refused
 //! fingerprint(&OgcRequest, body) -> String               16 hex digits: the same question has the same one
+//! sharing(&OgcRequest, body, &HeaderMap, &Origin, &SharingRules) -> Sharing   which requests one answer serves
 //! ```
 
 pub mod class;
@@ -24,6 +25,7 @@ pub mod parse;
 mod path;
 mod patience;
 pub mod request;
+pub mod sharing;
 pub mod upstream;
 mod xml;
 
@@ -35,4 +37,5 @@ pub use origin::{Origin, OriginError};
 pub use parse::{Incoming, dialect_of, parse};
 pub use path::API_ROOTS;
 pub use request::{Kind, OgcRequest, Service, Spelling};
+pub use sharing::{HOLD, Sharing, SharingRules, sharing};
 pub use upstream::{Upstream, pass_headers, upstream};

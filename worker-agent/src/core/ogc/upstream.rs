@@ -12,12 +12,14 @@
 //!   path nothing survives: a project with a space in its name is handed over in the `MAP` form, and its links have
 //!   that form.
 //! - An API takes the first `/wfs3` of a path for its own root: so is a project such as `/ows/wfs3demo`, for APIs.
+//! - What browsers append to get past caches would be repeated in the links of services: it is left out.
 //! - The link from an API's collection to its schema is `?MAP=/world?request=…`; when a client follows it, it is
 //!   repaired.
 
 use http::{HeaderMap, Method};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::fingerprint::VOLATILE;
 use super::kvp;
 use super::origin::Origin;
 use super::path::{API_ROOTS, escape};
@@ -96,7 +98,11 @@ pub fn upstream(request: &OgcRequest, body: &[u8], origin: &Origin) -> Upstream 
 /// The client's query, with one `MAP` at its place when the project was named there, and none otherwise.
 fn keep_query(request: &OgcRequest, query: &mut Vec<String>) {
     let mut named = request.spelling != Spelling::Query;
+    let tidy = request.safe && request.service().is_some();
     for pair in kvp::query_pairs(&request.query) {
+        if tidy && VOLATILE.contains(&pair.key.as_str()) {
+            continue;
+        }
         if pair.key == "OUTPUTFORMAT" && pair.value.trim_end() == CUT_FORMAT {
             query.push(format!("OUTPUTFORMAT={MENDED_FORMAT}"));
         } else if pair.key != "MAP" {

@@ -44,7 +44,7 @@ fn the_client_s_own_url_is_kept() {
     for target in [
         format!("/?MAP=/world&{CAPS}"),
         format!("/?{CAPS}&MAP=%2Fworld&LAYERS=a%26b,c+d"),
-        format!("/ows?MAP=world&{CAPS}&_ts=1&LAYERS"),
+        format!("/ows?MAP=world&{CAPS}&_own=1&LAYERS"),
         format!("/ows/world?{CAPS}"),
         format!("/ows/world.qgs/?{CAPS}"),
         format!("/ows/St%C3%A4dte/x?{CAPS}"),
@@ -147,6 +147,17 @@ fn xml_without_a_service_gets_it_in_the_query() {
         (upstream.url.as_str(), upstream.body),
         ("http://h:9080/ows/w?SERVICE=WFS", None)
     );
+}
+
+#[test]
+fn what_gets_past_caches_is_not_repeated_in_links() {
+    assert_eq!(
+        url(&format!("/?_=7&MAP=/w&_ts=1&{CAPS}&NoCache")),
+        format!("/?MAP=/w&{CAPS}")
+    );
+    // A collection may have a property of that name.
+    let items = "/ows/w/wfs3/collections/a/items?_ts=1";
+    assert_eq!(url(items), items);
 }
 
 #[test]
