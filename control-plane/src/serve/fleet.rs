@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::{Stream, StreamExt as _};
 use graticule_proto::v1::{
     AgentHello, AgentIntent, AgentPhase, AgentRecord, AgentState, AgentUpdate, AgentWelcome, ClearQuarantineReply,
-    ClearQuarantineRequest, ListAgentsReply, ListAgentsRequest, ListQuarantineReply, ListQuarantineRequest, agent_intent, agent_update, fleet_admin_server::FleetAdmin, fleet_link_server::FleetLink,
+    ClearQuarantineRequest, ListAgentsReply, ListAgentsRequest, ListQuarantineReply, ListQuarantineRequest,
+    agent_intent, agent_update, fleet_admin_server::FleetAdmin, fleet_link_server::FleetLink,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -133,7 +134,10 @@ impl FleetAdmin for FleetPort {
         Ok(Response::new(ListAgentsReply { agents }))
     }
 
-    async fn list_quarantine(&self, _: Request<ListQuarantineRequest>) -> Result<Response<ListQuarantineReply>, Status> {
+    async fn list_quarantine(
+        &self,
+        _: Request<ListQuarantineRequest>,
+    ) -> Result<Response<ListQuarantineReply>, Status> {
         Err(Status::unimplemented("not yet"))
     }
 
