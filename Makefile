@@ -4,8 +4,9 @@ SHELL := /bin/bash
 PARTS := .parts
 PYTHON := /usr/bin/python3
 FUZZ_SECONDS ?= 600
+BENCH ?= replacement memory fleet answers fairness
 
-.PHONY: help parts parts-test projects build demo test test-docker bench fuzz lint clean
+.PHONY: help parts parts-test parts-bench projects build demo test test-docker bench fuzz lint clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -15,6 +16,9 @@ parts: ## install what the demo needs
 
 parts-test: ## install what the tests need
 	@demo/install.sh test
+
+parts-bench: ## install what the benches need
+	@demo/install.sh bench
 
 projects: parts ## make the demo's projects
 	@$(PYTHON) demo/projects/make.py $(PARTS)/projects
@@ -38,10 +42,11 @@ test: parts-test ## check everything: format, lints, Python worker, all Rust tes
 test-docker: ## build the images and run compose.yaml with a Docker Engine of the test's own (needs root; not part of `test`)
 	@tests/docker/run.sh
 
-bench: parts-test ## print timings side by side
+bench: parts-bench ## print figures side by side with ratios (docs/benchmarks.md); one alone: make bench BENCH=fleet
 	@$(PYTHON) demo/projects/make.py $(PARTS)/projects
+	@$(PYTHON) demo/projects/make.py --bench $(PARTS)/bench-projects
 	cargo build --workspace --bins
-	cargo bench -p graticule-tests --profile dev --bench replacement
+	cargo bench --workspace --profile dev $(addprefix --bench ,$(BENCH))
 
 fuzz: ## fuzz what parses bytes from outside, FUZZ_SECONDS each
 	fuzz/run.sh frame $(FUZZ_SECONDS)

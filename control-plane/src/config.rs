@@ -105,6 +105,9 @@ pub struct Front {
     pub request_timeout: f64,
     /// How long an agent may take to accept a connection until another one is tried; above 0.
     pub connect_timeout: f64,
+    /// Whether a project's requests go to one agent as long as that has room for them, so that few agents load it. Without,
+    /// each goes to the agent with the fewest in flight: for a few projects that every worker holds anyway.
+    pub affinity: bool,
     /// Where Envoy writes one line of JSON for each request: a file's path, `stdout`, or empty for nowhere.
     pub access_log: String,
 }
@@ -117,6 +120,7 @@ impl Default for Front {
             trusted_hops: 0,
             request_timeout: 60.0,
             connect_timeout: 0.5,
+            affinity: true,
             access_log,
         }
     }
@@ -293,6 +297,7 @@ mod tests {
             "trusted_hops",
             "request_timeout",
             "connect_timeout",
+            "affinity",
             "access_log",
         ] {
             assert!(tree.contains(&format!("\n{key} = ")), "`{key}` is not documented");

@@ -3,6 +3,7 @@
 
     /usr/bin/python3 demo/projects/make.py [TARGET]            the six projects, default .parts/projects
     /usr/bin/python3 demo/projects/make.py --tests [TARGET]    projects that must fail, default .parts/test-projects
+    /usr/bin/python3 demo/projects/make.py --bench [TARGET]    200 towns for benches, default .parts/bench-projects
 
 A second run does nothing while these scripts and QGIS's world map stay as they are. The projects are written beside
 TARGET and moved into place when all are whole, so a server never sees half of them. Each project is one module here
@@ -23,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 PARTS = HERE.parent.parent / ".parts"
 DEMO = ["world", "atlas150", "relief", "slow", "points", "roads"]
 TESTS = ["broken"]
+BENCH = ["many"]
 STAMP = ".made-from"
 
 
@@ -89,10 +91,17 @@ def make(names, target, world_map, stamp):
 
 def main():
     parser = argparse.ArgumentParser(description="Writes the demo projects.")
-    parser.add_argument("--tests", action="store_true", help="the projects that tests need and no demo should show")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--tests", action="store_true", help="the projects that tests need and no demo should show")
+    other.add_argument("--bench", action="store_true", help="the many projects that benches ask")
     parser.add_argument("target", nargs="?", type=Path, help="directory to write; what it held is replaced")
     args = parser.parse_args()
-    target = (args.target or PARTS / ("test-projects" if args.tests else "projects")).absolute()
+    names, folder = DEMO, "projects"
+    if args.tests:
+        names, folder = TESTS, "test-projects"
+    elif args.bench:
+        names, folder = BENCH, "bench-projects"
+    target = (args.target or PARTS / folder).absolute()
     if target.exists() and any(target.iterdir()) and not (target / STAMP).exists():
         sys.exit(f"error: {target} is not empty and was not written by this script; name another directory")
     world_map = find_world_map()
@@ -101,7 +110,7 @@ def main():
         print(f"Projects: up to date in {target}")
         return
     print(f"Projects: writing {target}", flush=True)
-    make(TESTS if args.tests else DEMO, target, world_map, stamp)
+    make(names, target, world_map, stamp)
     sys.stdout.flush()
     os._exit(0)  # QGIS's own tear-down after exitQgis may crash in Python's; everything is on disk
 

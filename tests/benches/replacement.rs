@@ -1,6 +1,6 @@
 //! How soon a killed worker has a successor that is ready, and what an idle worker costs: forked beside spawned.
 //!
-//!     cargo bench -p graticule-tests --profile dev --bench replacement
+//!     cargo bench --workspace --profile dev --bench replacement
 //!
 //! The agent is the one that `cargo build --workspace --bins` built. Times run from the SIGKILL to the moment the agent
 //! says that another worker is ready, asked for over gRPC about every millisecond.
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use graticule_proto::v1::qgis_admin_client::QgisAdminClient;
 use graticule_proto::v1::{StatsRequest, WorkerInfo};
 use nix::sys::signal::Signal;
+use stack::bench::{Table, Times, announce, megabytes, number, times};
 use stack::memory::Memory;
 use stack::{Agent, PATIENCE, Plan};
 use tonic::transport::Channel;
@@ -19,25 +20,9 @@ use tonic::transport::Channel;
 const METHODS: [(&str, usize); 2] = [("fork", 60), ("spawn", 12)];
 
 struct Measured {
-    times: Vec<Duration>,
-    private: u64,
-    proportional: u64,
-}
-
-impl Measured {
-    /// The time that this part of all replacements did not exceed.
-    fn quantile(&self, part: f64) -> f64 {
-        let mut times = self.times.clone();
-        times.sort();
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "small"
-        )]
-        let at = ((times.len() - 1) as f64 * part).round() as usize;
-        times[at].as_secs_f64() * 1e3
-    }
+    times: Times,
+    private: f64,
+    proportional: f64,
 }
 
 async fn live(client: &mut QgisAdminClient<Channel>) -> Vec<WorkerInfo> {
@@ -83,9 +68,9 @@ async fn measure(method: &str, kills: usize) -> Measured {
         .iter()
         .map(|worker| Memory::of(worker.pid))
         .collect();
-    let mean = |of: fn(&Memory) -> u64| memory.iter().map(of).sum::<u64>() / memory.len() as u64;
+    let mean = |of: fn(&Memory) -> u64| megabytes(memory.iter().map(of).sum()) / number(memory.len());
     Measured {
-        times,
+        times: Times::new(times),
         private: mean(|memory| memory.private_dirty),
         proportional: mean(|memory| memory.proportional),
     }
@@ -93,33 +78,38 @@ async fn measure(method: &str, kills: usize) -> Measured {
 
 #[tokio::main]
 async fn main() {
-    let mut measured = Vec::new();
+    announce("SIGKILL to a successor that is ready, and memory of an idle worker");
+    let mut sides = Vec::new();
     for (method, kills) in METHODS {
-        measured.push((method, measure(method, kills).await));
+        sides.push((method, measure(method, kills).await));
     }
-    let megabytes = |bytes: u64| format!("{:.1} MB", Duration::from_micros(bytes).as_secs_f64());
-    println!("SIGKILL to a successor that is ready, and memory of an idle worker");
-    for (method, found) in &measured {
-        println!(
-            "  {method:<6} p50 {:>7.1} ms   p99 {:>7.1} ms   of {:>3}   private dirty {:>9}   proportional {:>9}",
-            found.quantile(0.5),
-            found.quantile(0.99),
-            found.times.len(),
-            megabytes(found.private),
-            megabytes(found.proportional),
-        );
+    let mut table = Table::new(&[
+        "started by",
+        "kills",
+        "p50 ms",
+        "of fork's",
+        "p99 ms",
+        "of fork's",
+        "private MB",
+        "of fork's",
+        "proportional MB",
+        "of fork's",
+    ]);
+    let fork = &sides[0].1;
+    for (method, found) in &sides {
+        let mut line = vec![(*method).to_owned(), found.times.count().to_string()];
+        let figures: [fn(&Measured) -> f64; 4] = [
+            |found| found.times.median(),
+            |found| found.times.p99(),
+            |found| found.private,
+            |found| found.proportional,
+        ];
+        for figure in figures {
+            line.push(format!("{:.1}", figure(found)));
+            line.push(times(figure(found), figure(fork)));
+        }
+        table.line(line);
     }
-    let [(_, fork), (_, spawn)] = &measured[..] else {
-        unreachable!("two methods")
-    };
-    let ratio = |spawn: f64, fork: f64| spawn / fork;
-    #[allow(clippy::cast_precision_loss, reason = "bytes to show, not to count")]
-    let bytes = |found: &Measured| (found.private as f64, found.proportional as f64);
-    println!(
-        "  spawned over forked: p50 {:.0} times, p99 {:.0} times, private dirty {:.0} times, proportional {:.0} times",
-        ratio(spawn.quantile(0.5), fork.quantile(0.5)),
-        ratio(spawn.quantile(0.99), fork.quantile(0.99)),
-        ratio(bytes(spawn).0, bytes(fork).0),
-        ratio(bytes(spawn).1, bytes(fork).1),
-    );
+    println!();
+    table.print();
 }

@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::client::Client;
+use crate::memory::children;
 use crate::ports::Port;
 use crate::process::Process;
 use crate::{PATIENCE, parts, until, until_within};
@@ -185,17 +186,12 @@ impl Agent {
     /// When the kernel does not say which processes are the agent's.
     #[must_use]
     pub fn kill_zygotes(&self) -> usize {
-        // The kernel lists children by the thread that started them.
-        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
-        let children: String = threads
-            .map(|thread| std::fs::read_to_string(thread.unwrap().path().join("children")).unwrap_or_default())
-            .collect();
-        let zygotes = children.split_whitespace().filter(|pid| {
+        let zygotes = children(self.pid()).into_iter().filter(|pid| {
             let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             name.starts_with("graticule-z")
         });
         zygotes
-            .map(|pid| kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap())
+            .map(|pid| kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap())
             .count()
     }
 

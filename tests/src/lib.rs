@@ -8,7 +8,10 @@
 )]
 
 mod agent;
+pub mod bench;
 pub mod client;
+pub mod draw;
+mod incumbent;
 pub mod links;
 pub mod load;
 pub mod memory;
@@ -18,12 +21,17 @@ mod process;
 pub mod proxy;
 
 pub mod shots;
+mod side;
 mod stack;
+pub mod towns;
 pub mod xml;
 
 pub use agent::Agent;
 pub use client::{Answer, Client};
+pub use graticule_proto::v1::WorkerInfo;
+pub use incumbent::Incumbent;
 pub use load::{Load, Tally};
+pub use side::Side;
 pub use stack::{Plan, Stack};
 
 use std::time::{Duration, Instant};

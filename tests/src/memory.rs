@@ -31,6 +31,28 @@ impl Memory {
     }
 }
 
+/// What a process and all that descend from it use together, in bytes: each page that they share counts once.
+///
+/// # Panics
+/// When there is no such process, or it is another user's.
+#[must_use]
+pub fn family(pid: u32) -> u64 {
+    Memory::of(pid).proportional + children(pid).into_iter().map(family).sum::<u64>()
+}
+
+/// The processes that a process started and that are its own still.
+///
+/// # Panics
+/// When there is no such process.
+#[must_use]
+pub fn children(pid: u32) -> Vec<u32> {
+    // The kernel lists children by the thread that started them.
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let children = threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("children")));
+    let children: String = children.map(Result::unwrap_or_default).collect();
+    children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
 /// Makes the kernel forget a process's peak, so that the next one read is of what comes after.
 ///
 /// # Panics

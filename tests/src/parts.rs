@@ -64,6 +64,39 @@ pub fn failing_projects() -> PathBuf {
     )
 }
 
+/// The directory of the many projects that benches ask, `town000` to `town199`.
+///
+/// # Panics
+/// When they were not written.
+#[must_use]
+pub fn towns() -> PathBuf {
+    there(
+        root().join(".parts/bench-projects"),
+        "run `/usr/bin/python3 demo/projects/make.py --bench`",
+    )
+}
+
+/// nginx, which stands before QGIS's own server.
+///
+/// # Panics
+/// When it was not installed.
+#[must_use]
+pub fn nginx() -> PathBuf {
+    there(root().join(".parts/nginx/nginx"), "run `demo/install.sh bench`")
+}
+
+/// QGIS's own server, a `FastCGI` process.
+///
+/// # Panics
+/// When it was not installed.
+#[must_use]
+pub fn mapserv() -> PathBuf {
+    there(
+        "/usr/lib/cgi-bin/qgis_mapserv.fcgi".into(),
+        "run `demo/install.sh bench`",
+    )
+}
+
 /// The Python that has OWSLib beside QGIS and GDAL.
 ///
 /// # Panics

@@ -27,9 +27,14 @@ pub struct Process {
 impl Process {
     /// Starts `command`; what it says is added to the file `log`.
     pub fn start(name: &str, command: &mut Command, log: &Path) -> Self {
+        Self::start_with(name, command, Stdio::null(), log)
+    }
+
+    /// The same, with something as its standard input.
+    pub fn start_with(name: &str, command: &mut Command, input: Stdio, log: &Path) -> Self {
         let file = File::options().create(true).append(true).open(log).unwrap();
         let child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(file.try_clone().unwrap())
             .stderr(file)
             .spawn()

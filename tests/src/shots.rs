@@ -21,25 +21,27 @@ impl Shot {
     /// # Errors
     /// What is wrong with it.
     pub fn judge(&self, answer: &Answer) -> Result<(), String> {
-        let start: String = answer.text().chars().take(300).collect();
+        let start = || answer.text().chars().take(300).collect::<String>();
         if answer.status != 200 {
-            return Err(format!("{} {start}", answer.status));
+            return Err(format!("{} {}", answer.status, start()));
         }
         if answer.media_type() != self.media_type {
             return Err(format!(
-                "{} instead of {}: {start}",
+                "{} instead of {}: {}",
                 answer.media_type(),
-                self.media_type
+                self.media_type,
+                start()
             ));
         }
         if !answer.body.windows(self.holds.len()).any(|window| window == self.holds) {
-            return Err(format!("no {:?} in {start}", String::from_utf8_lossy(self.holds)));
+            return Err(format!("no {:?} in {}", String::from_utf8_lossy(self.holds), start()));
         }
         Ok(())
     }
 }
 
-const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
+/// How every PNG begins.
+pub const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 
 /// A WMS GetMap 1.3.0 in EPSG:4326 of the world project, a PNG of the countries.
 #[must_use]

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::agent::Agent;
 use crate::client::{Answer, Client};
+use crate::memory::family;
 use crate::ports::Port;
 use crate::process::Process;
 use crate::{parts, until};
@@ -271,6 +272,14 @@ impl Stack {
     #[must_use]
     pub fn status(&self) -> Client {
         Client::new(self.status.address())
+    }
+
+    /// What all its processes use of memory together, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        let control_plane = self.control_plane.as_ref().map(Process::pid);
+        let agents = self.agents.iter().map(Agent::pid);
+        agents.chain(control_plane).chain([self.envoy_pid()]).map(family).sum()
     }
 
     /// The process number of Envoy.

@@ -39,13 +39,19 @@ pub fn cluster(front: &Front, pool: &str) -> Cluster {
             ..Default::default()
         }),
         connect_timeout: duration(seconds(front.connect_timeout)),
-        lb_policy: cluster::LbPolicy::Maglev as i32,
+        lb_policy: if front.affinity {
+            cluster::LbPolicy::Maglev as i32
+        } else {
+            cluster::LbPolicy::LeastRequest as i32
+        },
         common_lb_config: Some(cluster::CommonLbConfig {
             // Never send to an agent that is known to be out, however many are.
             healthy_panic_threshold: Some(Percent { value: 0.0 }),
-            consistent_hashing_lb_config: Some(cluster::common_lb_config::ConsistentHashingLbConfig {
-                hash_balance_factor: number(HASH_BALANCE_FACTOR),
-                ..Default::default()
+            consistent_hashing_lb_config: front.affinity.then(|| {
+                cluster::common_lb_config::ConsistentHashingLbConfig {
+                    hash_balance_factor: number(HASH_BALANCE_FACTOR),
+                    ..Default::default()
+                }
             }),
             ..Default::default()
         }),

@@ -96,7 +96,7 @@ fn route(front: &Front, pool: &str, what: &str, headers: Vec<HeaderMatcher>, ret
     let action = RouteAction {
         cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(cluster_name(pool))),
         timeout: duration(seconds(front.request_timeout)),
-        hash_policy: vec![by_project],
+        hash_policy: front.affinity.then_some(by_project).into_iter().collect(),
         retry_policy: Some(retry(retry_on)),
         ..Default::default()
     };

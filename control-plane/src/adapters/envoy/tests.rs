@@ -136,6 +136,29 @@ fn pools_have_clusters_and_hosts_of_their_own() {
 }
 
 #[test]
+fn without_affinity_nothing_is_hashed_and_the_least_busy_agent_is_taken() {
+    let mut config = Config::default();
+    config.front.affinity = false;
+    let snapshot = snapshot(&config, &members()).unwrap();
+    let cluster = &snapshot.get(Kind::Cluster, "pool/default").unwrap().body;
+    let cluster = cluster::v3::Cluster::decode(cluster.as_ref()).unwrap();
+    assert_eq!(cluster.lb_policy(), cluster::v3::cluster::LbPolicy::LeastRequest);
+    let common = cluster.common_lb_config.unwrap();
+    assert_eq!(common.consistent_hashing_lb_config, None);
+    assert_eq!(common.healthy_panic_threshold.unwrap().value, 0.0);
+    let routes = &snapshot.get(Kind::Route, FRONT).unwrap().body;
+    let routes = route::v3::RouteConfiguration::decode(routes.as_ref()).unwrap();
+    let routes = routes.virtual_hosts.into_iter().flat_map(|host| host.routes);
+    for route in routes {
+        let Some(route::v3::route::Action::Route(action)) = route.action else {
+            panic!("{} leads nowhere", route.name)
+        };
+        assert_eq!(action.hash_policy, []);
+        assert!(action.retry_policy.is_some());
+    }
+}
+
+#[test]
 fn every_kind_has_a_url_and_the_url_leads_back() {
     for kind in Kind::ALL {
         assert_eq!(kind_of(&type_url(kind)), Some(kind));
