@@ -56,9 +56,25 @@ def threads_besides(allowed):
     return sorted(names)
 
 
-def peak_kb():
-    """The largest resident size since the start of this process (for a forked one: since the fork), in KiB."""
-    return _proc_kb("/proc/self/status", "VmHWM:")
+class PeakMemory:
+    """The largest resident size since the last `reset`, in KiB; where the kernel does not let us reset it, since the start
+    of this process (for a forked one: since the fork)."""
+
+    def __init__(self):
+        self._can_reset = True
+
+    def reset(self):
+        if not self._can_reset:
+            return
+        try:
+            with open("/proc/self/clear_refs", "wb", buffering=0) as file:
+                file.write(b"5")
+        except OSError as error:
+            self._can_reset = False
+            print(f"cannot write /proc/self/clear_refs: {error}", file=sys.stderr, flush=True)
+
+    def kb(self):
+        return _proc_kb("/proc/self/status", "VmHWM:")
 
 
 class PrivateMemory:

@@ -49,10 +49,11 @@ def prepare(settings):
 class Qgis:
     """The one QgsApplication and the one QgsServer of this process. Both live until the process ends."""
 
-    def __init__(self, application, server, version):
+    def __init__(self, application, server, version, gdal):
         self.application = application
         self.server = server
         self.version = version
+        self.gdal = gdal  # the GDAL library that QGIS has loaded, for ctypes; None when it was not found
 
 
 def start():
@@ -68,22 +69,26 @@ def start():
     application.setLibraryPaths([])
     QgsNetworkAccessManager.instance()
     application.setLibraryPaths(paths)
-    with _quiet_gdal():
+    gdal = _loaded_gdal()
+    with _quiet(gdal):
         application.initQgis()
         server = QgsServer()
 
-    return Qgis(application, server, QgisInfo.QGIS_VERSION.split("-")[0])
+    return Qgis(application, server, QgisInfo.QGIS_VERSION.split("-")[0], gdal)
+
+
+def _loaded_gdal():
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+        path = next((line.split()[-1] for line in maps if "/libgdal.so" in line), None)
+    return path and ctypes.CDLL(path)
 
 
 @contextlib.contextmanager
-def _quiet_gdal():
+def _quiet(gdal):
     """QGIS unloads two GDAL drivers that a distribution's GDAL does not have, and GDAL warns of it at every start."""
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
-        path = next((line.split()[-1] for line in maps if "/libgdal.so" in line), None)
-    if path is None:
+    if gdal is None:
         yield
         return
-    gdal = ctypes.CDLL(path)  # the very library that QGIS has loaded
     gdal.CPLPushErrorHandler(ctypes.cast(gdal.CPLQuietErrorHandler, ctypes.c_void_p))
     try:
         yield

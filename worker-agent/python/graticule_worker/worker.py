@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from qgis.core import QgsFeedback
 from qgis.server import QgsBufferServerRequest, QgsServerRequest
 
-from . import frames, process, projects, qgis_init, response
+from . import frames, outgoing, process, projects, qgis_init, response
 from .project_file import ProjectError
 
 EXIT_OK = 0
@@ -54,6 +54,7 @@ class Request:
         self.uri = message["project"]["uri"]
         self.version = message["project"]["version"]
         self.evict = message.get("evict", [])
+        self.depth = message.get("depth", 0)
         self.body = bytearray()
         self.cancelled = False
         self.feedback = None
@@ -92,6 +93,8 @@ class Worker:
         self._work = queue.SimpleQueue()
         self._current = None
         self._private = process.PrivateMemory()
+        self._peak = process.PeakMemory()
+        self._outgoing = outgoing.Outgoing(qgis.gdal)
 
     def run(self):
         """Serve. Does not return."""
@@ -181,6 +184,7 @@ class Worker:
 
     def _operate(self, op, work):
         if op == "load":
+            self._outgoing.serving(0)
             held, _ = self._projects.get(work["project"]["uri"], work["project"]["version"])
             return held.describe()
         if op == "unload":
@@ -193,6 +197,8 @@ class Worker:
 
     def _serve(self, request):
         wall, cpu = time.perf_counter(), time.process_time()
+        self._peak.reset()
+        self._outgoing.serving(request.depth)
         answer = response.Response(self._channel, request)
         end = {"id": request.id}
         try:
@@ -230,7 +236,7 @@ class Worker:
             "cpu_ms": round((time.process_time() - cpu) * 1000, 1),
             "wall_ms": round(worked * 1000, 1),
             "bytes": answer.bytes,
-            "peak_kb": process.peak_kb(),
+            "peak_kb": self._peak.kb(),
             "private_kb": self._private.kb(worked),
         }
 

@@ -128,11 +128,13 @@ class Worker(Peer):
 
     _count = 0
 
-    def ask(self, url, method="GET", headers=(), body=None, project=None, version="1", evict=(), keep=True, id=None):
-        self.start_request(url, method, headers, body, project, version, evict, id)
+    def ask(self, url, method="GET", headers=(), body=None, project=None, version="1", evict=(), keep=True, id=None,
+            depth=None):  # fmt: skip
+        self.start_request(url, method, headers, body, project, version, evict, id, depth)
         return self.answer(keep)
 
-    def start_request(self, url, method="GET", headers=(), body=None, project=None, version="1", evict=(), id=None):
+    def start_request(self, url, method="GET", headers=(), body=None, project=None, version="1", evict=(), id=None,
+                      depth=None):  # fmt: skip
         Worker._count += 1
         self.last_id = id or f"r-{Worker._count}"
         self.send(
@@ -145,6 +147,7 @@ class Worker(Peer):
                 "project": {"uri": project or self.project, "version": version},
                 "evict": list(evict),
                 "body": body is not None,
+                **({} if depth is None else {"depth": depth}),
             }
         )
         if body is not None:
@@ -174,9 +177,9 @@ class Worker(Peer):
         return self.expect(b"E")
 
 
-def _environment(role, settings, tmpdir, extra):
-    environment = dict(os.environ)
-    environment.update(
+def environment(role, settings, tmpdir, extra):
+    variables = dict(os.environ)
+    variables.update(
         GRATICULE_ROLE=role,
         GRATICULE_GENERATION="1",
         GRATICULE_SETTINGS=json.dumps(settings),
@@ -184,15 +187,15 @@ def _environment(role, settings, tmpdir, extra):
         PYTHONDONTWRITEBYTECODE="1",
         QT_HASH_SEED="0",
     )
-    environment.update(extra)
-    return environment
+    variables.update(extra)
+    return variables
 
 
 def _start(role, settings, tmpdir, extra, stderr, code=None):
     ours, theirs = socket.socketpair()
     command = [PYTHON, PACKAGE] if code is None else [PYTHON, "-c", code]
     process = subprocess.Popen(
-        command, stdin=theirs, stdout=stderr, stderr=stderr, env=_environment(role, settings, tmpdir, extra)
+        command, stdin=theirs, stdout=stderr, stderr=stderr, env=environment(role, settings, tmpdir, extra)
     )
     theirs.close()
     process.returncode = 0  # reaped by `Peer`, by pid

@@ -112,6 +112,10 @@ def main(folder):
     remote = QgsRasterLayer("url=http://127.0.0.1:9/&layers=a&styles=&format=image/png&crs=EPSG:4326", "far", "wms")
     write_project(f"{folder}/remote.qgs", [vector("areas.gpkg", "areas"), remote])
 
+    tiles = QgsRasterLayer("type=xyz&url=http://127.0.0.1:9/{z}/{x}/{y}.png&zmin=0&zmax=5", "tiles", "wms")
+    assert tiles.isValid()
+    write_project(f"{folder}/tiles.qgs", [tiles])
+
     write_vector(f"{folder}/lost.gpkg", "lost", [(0, 0, 1, "lost", 0)])
     write_project(f"{folder}/partly.qgs", [vector("areas.gpkg", "areas"), vector("lost.gpkg", "lost")])
     os.remove(f"{folder}/lost.gpkg")
