@@ -87,6 +87,12 @@ impl Agent {
         Client::new(self.metrics.address())
     }
 
+    /// Where it keeps temporary files.
+    #[must_use]
+    pub fn runtime_dir(&self) -> PathBuf {
+        self.folder.join("run")
+    }
+
     /// What its processes wrote, since its first start.
     #[must_use]
     pub fn log(&self) -> String {
