@@ -82,7 +82,9 @@ async fn client(client: Client, seed: u64, stop: Arc<AtomicBool>) -> Tally {
                 Ok(()) => tally.right += 1,
                 Err(why) => tally.failures.push(format!("after {took:?}, {}: {why}", shot.target)),
             },
-            Err(error) => tally.failures.push(format!("after {took:?}, {}: {error:#}", shot.target)),
+            Err(error) => tally
+                .failures
+                .push(format!("after {took:?}, {}: {error:#}", shot.target)),
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -179,9 +181,17 @@ async fn every_safe_request_is_answered_whatever_happens() {
         "{} right, {} past their deadline, {killed} workers killed, {gone} clients gone, greedy {greedy:?}, exits {exits:?}",
         tally.right, tally.late
     );
-    assert!(tally.failures.is_empty(), "{} failures: {:#?}", tally.failures.len(), &tally.failures[..tally.failures.len().min(10)]);
+    assert!(
+        tally.failures.is_empty(),
+        "{} failures: {:#?}",
+        tally.failures.len(),
+        &tally.failures[..tally.failures.len().min(10)]
+    );
     assert!(tally.right > 500 && killed > 80 && gone > 20, "a storm worth the name");
-    assert!(crashes(&stats, "deadline") >= 1, "the hung worker was found and ended: {exits:?}");
+    assert!(
+        crashes(&stats, "deadline") >= 1,
+        "the hung worker was found and ended: {exits:?}"
+    );
     let by_memory = crashes(&stats, "memory");
     assert!(
         (1..=3).contains(&by_memory),
@@ -191,12 +201,26 @@ async fn every_safe_request_is_answered_whatever_happens() {
     // Connections that nobody uses any more are closed after a moment.
     for (agent, (memory, open)) in stack.agents.iter().zip(before) {
         let now = (Memory::of(agent.pid()).private_dirty, descriptors(agent));
-        println!("{}: {memory} bytes and {open} descriptors before, {now:?} after", agent.name);
-        assert!(now.0 <= memory + GROWTH, "{} has grown from {memory} to {now:?}", agent.name);
-        assert!(now.1 <= open + DESCRIPTORS, "{} had {open} descriptors, now {now:?}", agent.name);
+        println!(
+            "{}: {memory} bytes and {open} descriptors before, {now:?} after",
+            agent.name
+        );
+        assert!(
+            now.0 <= memory + GROWTH,
+            "{} has grown from {memory} to {now:?}",
+            agent.name
+        );
+        assert!(
+            now.1 <= open + DESCRIPTORS,
+            "{} had {open} descriptors, now {now:?}",
+            agent.name
+        );
         let left = std::fs::read_dir(agent.runtime_dir()).unwrap();
         let left = left.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with('w'));
-        assert!(left.count() <= 3, "temporary directories of workers that have gone are left");
+        assert!(
+            left.count() <= 3,
+            "temporary directories of workers that have gone are left"
+        );
     }
 }
 

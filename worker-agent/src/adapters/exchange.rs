@@ -33,6 +33,8 @@ pub struct Job {
     /// An answer up to this size is held back until it is whole, in bytes: a worker that dies before has answered
     /// nothing, and the request can be tried elsewhere.
     pub hold: usize,
+    /// How many requests of this server led to this one.
+    pub depth: u32,
 }
 
 /// What QGIS answered.
@@ -190,6 +192,7 @@ async fn send(lease: &mut Lease, job: &Job) -> Result<(), ChannelError> {
         headers: &job.headers,
         project: &project,
         evict: &evict,
+        depth: job.depth,
         body: !job.body.is_empty(),
     };
     let channel = lease.channel();

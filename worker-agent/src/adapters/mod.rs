@@ -9,6 +9,8 @@ pub mod pins;
 pub mod processes;
 pub mod python;
 pub mod quarantine;
+pub mod runtime;
 pub mod storage;
 pub mod supervisor;
+pub mod user;
 pub mod zygote;

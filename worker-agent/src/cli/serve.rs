@@ -19,6 +19,9 @@ fn load(conf: Option<&Path>) -> Result<Config, ConfigError> {
     config.search_paths()?;
     config.worker.quarantine.rule()?;
     config.sharing_rules()?;
+    config.worker.isolation.check()?;
+    config.worker.isolation.environment()?;
+    app::worker_user(&config)?;
     Ok(config)
 }
 
@@ -61,6 +64,8 @@ fn usage(problem: &dyn std::fmt::Display) -> ExitCode {
 }
 
 fn run(config: &Config) -> anyhow::Result<Outcome> {
+    // The environment holds secrets that workers do not get; those of the same user could read it from `/proc` else.
+    nix::sys::prctl::set_dumpable(false)?;
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let bound = app::build(config).await?;

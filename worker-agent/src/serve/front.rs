@@ -140,7 +140,7 @@ impl Front {
                 fingerprint: account.fingerprint.as_str().into(),
                 line: line(asked),
             },
-            job: job(asked, &request, &origin, sharing.hold),
+            job: job(asked, &request, &origin, sharing.hold, class.depth),
             safe: request.safe,
             timeout: class.allowed,
         };
@@ -245,7 +245,7 @@ async fn within<T>(accepted: Instant, class: Class, answered: impl Future<Output
 }
 
 /// What QGIS is handed.
-fn job(asked: &Asked, request: &OgcRequest, origin: &Origin, hold: usize) -> Job {
+fn job(asked: &Asked, request: &OgcRequest, origin: &Origin, hold: usize, depth: u32) -> Job {
     let upstream = upstream(request, &asked.body, origin);
     let headers = pass_headers(&asked.headers);
     Job {
@@ -255,6 +255,7 @@ fn job(asked: &Asked, request: &OgcRequest, origin: &Origin, hold: usize) -> Job
         headers,
         body: upstream.body.map_or_else(|| asked.body.clone(), Bytes::from),
         hold,
+        depth,
     }
 }
 
