@@ -227,6 +227,11 @@ class Worker:
         else:
             self._qgis.server.handleRequest(request.for_qgis(), answer, held.project)
         answer.finish()
+        if loaded_now and request.depth and held.bad_layers:
+            # At the end of a chain of requests to this very server a layer of its own cannot be opened. Others, who ask
+            # from outside, are to find it whole.
+            self._projects.unload(request.uri)
+            return None
         return held.describe() if loaded_now else None
 
     def _report(self, loaded, answer, wall, cpu):

@@ -117,13 +117,15 @@ impl Front {
         }
         let dialect = request.dialect();
         let refused = |reason| Refused { reason, dialect };
+        if let Some(name) = &request.project {
+            name.key().clone_into(&mut account.project);
+        }
         let class = self.classes.of(&request, &asked.headers).map_err(refused)?;
         account.lane = Some(class.lane);
         let origin = Origin::from_headers(&asked.headers, asked.authority.as_deref(), "http")
             .map_err(|error| refused(error.into()))?;
         account.fingerprint = fingerprint(&request, &asked.body);
         let (name, project) = self.project(&request).await.map_err(refused)?;
-        account.project.clone_from(&name);
 
         let mut sharing = self.answers.sharing(asked, &request, &origin);
         // Whom it would join may be waiting for the very worker that asks.
