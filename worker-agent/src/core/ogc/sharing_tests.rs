@@ -395,7 +395,7 @@ proptest! {
         let one = written(&list);
         let length = list.len().max(1);
         list.rotate_left(shift % length);
-        prop_assert_eq!(written(&list), one.clone());
+        prop_assert_eq!(&written(&list), &one);
         if let Some((_, value)) = list.first_mut() {
             value.push_str(&suffix);
             prop_assert_ne!(written(&list), one);
