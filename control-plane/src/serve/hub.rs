@@ -21,6 +21,9 @@ use crate::metrics::Metrics;
 /// How long after a change more changes are awaited, so that a burst of agents makes one snapshot.
 const COALESCE: Duration = Duration::from_millis(2);
 
+/// How long after agents were told of the quarantine they are told again, unless a request has just come to be refused.
+const SPREAD: Duration = Duration::from_millis(10);
+
 /// Events on their way to the hub. An agent's stream that fills it waits; nothing is dropped.
 const QUEUE: usize = 256;
 
@@ -71,6 +74,7 @@ impl Hub {
             fleet: Fleet::new(config.timing()),
             quarantine: Quarantine::default(),
             quarantine_changed: false,
+            quarantine_due: Instant::now(),
             show,
             tell,
             config,
@@ -101,6 +105,8 @@ struct Owner {
     fleet: Fleet<AgentState>,
     quarantine: Quarantine,
     quarantine_changed: bool,
+    /// When the quarantine is next told: at once, or somewhat later after it was told just now.
+    quarantine_due: Instant,
     show: watch::Sender<Arc<Quarantine>>,
     tell: watch::Sender<Option<Arc<Quarantine>>>,
     config: Arc<Config>,
@@ -126,7 +132,8 @@ impl Owner {
                 .quarantine
                 .next_deadline(Instant::now().into_std())
                 .map(Instant::from_std);
-            let wake = [due, deadline, kills].into_iter().flatten().min();
+            let spread = self.quarantine_changed.then_some(self.quarantine_due);
+            let wake = [due, deadline, kills, spread].into_iter().flatten().min();
             tokio::select! {
                 () = stop.cancelled() => return,
                 event = events.recv() => {
@@ -226,6 +233,7 @@ impl Owner {
         let news = self.quarantine.report(now, &agent, report);
         self.quarantine_changed |= news != News::None;
         if news == News::Refused {
+            self.quarantine_due = Instant::now();
             tracing::warn!(
                 fingerprint,
                 project,
@@ -239,6 +247,7 @@ impl Owner {
         let (cleared, news) = self.quarantine.clear(Instant::now().into_std(), fingerprint, age);
         if news {
             self.quarantine_changed = true;
+            self.quarantine_due = Instant::now();
             tracing::info!(fingerprint, cleared, "the quarantine was cleared");
         }
         cleared
@@ -247,9 +256,12 @@ impl Owner {
     /// Shows and tells what has changed in the quarantine.
     fn announce_quarantine(&mut self, clock: Duration) {
         let first = self.tell.borrow().is_none() && self.fleet.synced(clock);
-        if !std::mem::take(&mut self.quarantine_changed) && !first {
+        let due = self.quarantine_changed && Instant::now() >= self.quarantine_due;
+        if !due && !first {
             return;
         }
+        self.quarantine_changed = false;
+        self.quarantine_due = Instant::now() + SPREAD;
         let now = Instant::now().into_std();
         let all = self.quarantine.entries().count();
         let refused = self

@@ -153,9 +153,9 @@ async fn every_agent_hears_of_kills_and_of_clearings() {
     // What was before the clearing does not come back.
     b.says(killed(POISON, &[500.0], "GET /")).await;
     b.says(killed("00000000000000ff", &[0.0], "GET /")).await;
-    let told = a.until_told(|told| !told.entries.is_empty()).await;
-    assert_eq!(told.entries[0].fingerprint, "00000000000000ff");
-    assert_eq!(told.entries.len(), 1);
+    let other = |entry: &QuarantineEntry| entry.fingerprint == "00000000000000ff";
+    let told = a.until_told(|told| told.entries.iter().any(other)).await;
+    assert_eq!(told.entries.len(), 1, "{told:?}");
 
     a.says(killed("nonsense", &[0.0], "GET /")).await;
     let refusal = loop {
@@ -169,22 +169,21 @@ async fn every_agent_hears_of_kills_and_of_clearings() {
     bound.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_does_not_read_holds_nobody_up() {
     let bound = control_plane(|_| {}).await;
     let mut stuck = Link::attach(&bound, "stuck", 5000).await;
     let a = Link::attach(&bound, "a", 5001).await;
     let mut b = Link::attach(&bound, "b", 5002).await;
-    let last = 2000;
-    // More than all buffers on the way hold, each message larger than the one before.
+    let last = 200;
+    // More than all buffers on the way hold: in the end a message has 400 kB.
     let text = "x".repeat(2048);
     let reader = tokio::spawn(async move {
         b.until_told(|told| told.entries.len() == last).await;
         b
     });
     for n in 1..=last {
-        a.says(killed(&format!("{n:016x}"), &[0.0], &text[..(n * 7) % 1000]))
-            .await;
+        a.says(killed(&format!("{n:016x}"), &[0.0], &text)).await;
     }
     let _b = reader.await.unwrap();
     // It is heard all the same, and told what holds when it reads again, not all that was between.
@@ -199,7 +198,7 @@ async fn an_agent_that_does_not_read_holds_nobody_up() {
     while !stuck.told().await.entries.iter().any(|entry| entry.refused) {
         messages += 1;
     }
-    assert!(messages < last, "{messages} messages were kept for it");
+    assert!(messages < last / 2, "{messages} messages were kept for it");
     bound.stop().await;
 }
 
@@ -213,7 +212,5 @@ async fn nothing_is_told_before_the_sync_window_is_over() {
     b.says(killed(POISON, &[2.0], "GET /")).await;
     let first = a.told().await;
     assert!(first.entries[0].refused && first.entries[0].kills == 2, "{first:?}");
-    let ready = exchange(bound.addresses.status, request(Method::GET, "/readyz", &[], "")).await;
-    assert_eq!(ready.status.as_u16(), 200, "it was told when all were");
     bound.stop().await;
 }
