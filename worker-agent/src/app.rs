@@ -2,17 +2,17 @@
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use graticule_daemon::config::ConfigError;
 use graticule_daemon::ops::{self, Ops};
 use graticule_daemon::ready::Readiness;
 use graticule_proto::v1::qgis_admin_server::QgisAdminServer;
 use graticule_proto::v1::qgis_server_server::QgisServerServer;
 use graticule_proto::v1::{AgentHello, AgentState};
-use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -23,10 +23,12 @@ use tonic::transport::server::Router;
 use crate::adapters::link;
 use crate::adapters::pins::Pins;
 use crate::adapters::python::Python;
+use crate::adapters::runtime::Runtime;
 use crate::adapters::storage::Storage;
 use crate::adapters::supervisor::{Observer, Supervisor};
+use crate::adapters::user;
 use crate::config::Config;
-use crate::core::message::Settings;
+use crate::core::message::{Isolation, Settings, User};
 use crate::serve;
 use crate::serve::admin::Admin;
 use crate::serve::front::Front;
@@ -57,8 +59,8 @@ pub struct Bound {
     state: watch::Receiver<AgentState>,
     drain_delay: Duration,
     shutdown_grace: Duration,
-    /// Removed when the agent has ended.
-    runtime: Option<TempDir>,
+    /// Removed when the agent has ended, unless it is a configured one.
+    runtime: Runtime,
 }
 
 /// How a run ended.
@@ -90,7 +92,9 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
     let (http_address, grpc_address) = (http.local_addr()?, grpc.local_addr()?);
 
     let name = agent_name(config, http_address);
-    let (runtime_path, runtime) = runtime_dir(config)?;
+    let runtime = runtime_dir(config)?;
+    let isolation = &config.worker.isolation;
+    let environment = isolation.environment()?;
     let qgis = &config.worker.qgis;
     let settings = Settings {
         ignore_bad_layers: qgis.ignore_bad_layers,
@@ -98,10 +102,20 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         trust_layer_metadata: qgis.trust_layer_metadata,
         disable_getprint: qgis.disable_getprint,
         warm_up: qgis.warm_up,
+        isolation: Isolation {
+            user: worker_user(config)?
+                .map(user::to_become)
+                .transpose()
+                .map_err(not_this_user)?
+                .flatten(),
+            open_files: isolation.open_files,
+            file_size: isolation.file_size,
+        },
         preload: Vec::new(),
     };
-    let python = Python::install(&config.worker.python, &runtime_path, settings)
-        .with_context(|| format!("worker.runtime_dir {}", runtime_path.display()))?;
+    let variables = std::env::vars_os();
+    let python = Python::install(&config.worker.python, runtime.path(), settings, &environment, variables)
+        .with_context(|| format!("worker.runtime_dir {}", runtime.path().display()))?;
     let pins = Pins::open(&state_dir(config, http_address)?)?;
 
     let metrics = Arc::new(Metrics::new(policy.max_failure_pressure)?);
@@ -245,17 +259,36 @@ fn agent_name(config: &Config, http: SocketAddr) -> String {
     format!("{host}-{}", http.port())
 }
 
-fn runtime_dir(config: &Config) -> anyhow::Result<(PathBuf, Option<TempDir>)> {
-    let configured = &config.worker.runtime_dir;
-    if configured.as_os_str().is_empty() {
-        let fresh = tempfile::Builder::new()
-            .prefix("graticule-")
-            .tempdir()
-            .context("a directory for temporary files")?;
-        return Ok((fresh.path().to_owned(), Some(fresh)));
+/// The user that workers are to run as, when one is configured.
+///
+/// # Errors
+/// When there is no such user.
+pub fn worker_user(config: &Config) -> Result<Option<User>, ConfigError> {
+    match config.worker.isolation.user.as_str() {
+        "" => Ok(None),
+        name => user::find(name).map(Some).map_err(not_this_user),
     }
-    std::fs::create_dir_all(configured).with_context(|| format!("worker.runtime_dir {}", configured.display()))?;
-    Ok((configured.clone(), None))
+}
+
+fn not_this_user(problem: String) -> ConfigError {
+    ConfigError::Invalid {
+        origin: "configuration".into(),
+        key: "worker.isolation.user".into(),
+        problem,
+    }
+}
+
+fn runtime_dir(config: &Config) -> anyhow::Result<Runtime> {
+    let configured = &config.worker.runtime_dir;
+    let base = std::env::temp_dir();
+    Runtime::make(configured, &base).with_context(|| {
+        let place: &Path = if configured.as_os_str().is_empty() {
+            &base
+        } else {
+            configured
+        };
+        format!("worker.runtime_dir {}", place.display())
+    })
 }
 
 /// The configured directory for what outlives the agent, else one below the user's own, as the XDG Base Directory

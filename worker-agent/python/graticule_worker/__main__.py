@@ -16,7 +16,7 @@ import traceback
 # `projects` at the top level would meet those of a server plugin.
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from graticule_worker import descriptors, forking, process, qgis_init, settings  # noqa: E402  (after the path is right)
+from graticule_worker import descriptors, forking, isolation, process, qgis_init, settings  # noqa: E402  (after the path is right)
 
 FIRST_OWN_DESCRIPTOR = 10
 
@@ -29,6 +29,7 @@ def take_stdin():
 
 
 def main():
+    agent = os.getppid()
     role = os.environ.get("GRATICULE_ROLE", "")
     if role not in ("zygote", "worker"):
         raise ValueError(f"GRATICULE_ROLE is {role!r}: set it to 'zygote' or 'worker'")
@@ -37,7 +38,10 @@ def main():
     sys.stdout.reconfigure(line_buffering=True)  # a line is a log event; it must not wait for others
     sock = take_stdin()
     process.leave_terminal()
-    process.die_with_parent(os.getppid())
+    isolation.apply(
+        options.isolation, isolation.ZYGOTE_OOM_SCORE if role == "zygote" else isolation.WORKER_OOM_SCORE
+    )
+    process.die_with_parent(agent)  # not before: the kernel forgets it when a process becomes another user
     process.set_title(f"graticule-{role[:1]}{generation}")
     qgis_init.prepare(options)  # before the imports below, which import qgis
     if role == "zygote":

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import traceback
 
-from . import descriptors, process
+from . import descriptors, isolation, process
 
 EXIT_START_FAILED = 70
 _PID = struct.Struct("!i")
@@ -116,6 +116,7 @@ def settle(wait, agent, channel, output, tmpdir):
     os.close(output)
     descriptors.put_null_on(0)
     process.leave_terminal()
+    isolation.raise_oom_score(isolation.WORKER_OOM_SCORE - isolation.ZYGOTE_OOM_SCORE)
     # Siblings go through the same sequence of temporary names.
     os.makedirs(tmpdir, mode=0o700, exist_ok=True)
     os.environ["TMPDIR"] = tmpdir

@@ -235,6 +235,15 @@ class Endings(serving.Case):
                 time.sleep(0.01)
             self.assertEqual(ended[0], pid)
 
+    def test_warm_up_is_as_configured(self):
+        for warm_up in (True, False):
+            with open(os.path.join(self.tmpdir, "log"), "w+", encoding="utf-8") as log:
+                # At this level QGIS tells the parameters of every request.
+                extra = {"QGIS_SERVER_LOG_LEVEL": "0"}
+                self.drop(driver.Zygote(self.tmpdir, {"warm_up": warm_up}, extra, stderr=log))
+                log.seek(0)
+                self.assertEqual("LAYERS:warm" in log.read().replace(" ", ""), warm_up)
+
     def test_requests_the_zygote_does_not_know(self):
         zygote = self.drop(driver.Zygote(self.tmpdir, {"warm_up": False}))
         zygote.send({"op": "request", "id": "r-1"})

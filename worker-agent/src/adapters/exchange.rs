@@ -33,6 +33,8 @@ pub struct Job {
     pub headers: Vec<(String, String)>,
     /// The request's body.
     pub body: Bytes,
+    /// How many requests of this server led to this one.
+    pub depth: u32,
 }
 
 /// What QGIS answered.
@@ -187,6 +189,7 @@ async fn send(lease: &mut Lease, job: &Job) -> Result<(), ChannelError> {
         headers: &job.headers,
         project: &project,
         evict: &evict,
+        depth: job.depth,
         body: !job.body.is_empty(),
     };
     let channel = lease.channel();

@@ -8,6 +8,8 @@ pub mod output;
 pub mod pins;
 pub mod processes;
 pub mod python;
+pub mod runtime;
 pub mod storage;
 pub mod supervisor;
+pub mod user;
 pub mod zygote;

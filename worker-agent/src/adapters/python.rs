@@ -1,18 +1,21 @@
 //! The Python worker package: written from the binary to the runtime directory, and the commands that start it.
+//!
+//! A process gets the environment that [`crate::core::environment`] lets through, and what it is told to give up.
 
-use std::fs;
+use std::ffi::OsString;
+use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::core::message::{ProjectRef, Settings};
+use super::runtime;
+use crate::core::environment::Environment;
+use crate::core::message::{ProjectRef, Settings, User};
 
 /// The files of the package with their texts.
 const PACKAGE: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/package.rs"));
-
-/// Variables that configure the daemons may hold secrets, and QGIS has no use for them.
-const NOT_FOR_WORKERS: &str = graticule_daemon::config::ENV_PREFIX;
 
 /// How zygotes and workers are started.
 #[derive(Debug, Clone)]
@@ -20,33 +23,47 @@ pub struct Python {
     interpreter: PathBuf,
     runtime: PathBuf,
     settings: Settings,
+    variables: Vec<(OsString, OsString)>,
 }
 
 impl Python {
-    /// Writes the package below `runtime`.
+    /// Writes the package below `runtime`. Of this process's `variables`, those that `environment` lets through are
+    /// passed on.
     ///
     /// # Errors
     /// When the directory cannot be written.
-    pub fn install(interpreter: &Path, runtime: &Path, settings: Settings) -> io::Result<Self> {
+    pub fn install(
+        interpreter: &Path,
+        runtime: &Path,
+        settings: Settings,
+        environment: &Environment,
+        variables: impl Iterator<Item = (OsString, OsString)>,
+    ) -> io::Result<Self> {
         let package = runtime.join("graticule_worker");
         fs::create_dir_all(&package)?;
+        // Workers may run as another user, and this process may hide new files from others.
+        fs::set_permissions(&package, Permissions::from_mode(0o755))?;
         for (name, text) in PACKAGE {
-            fs::write(package.join(name), text)?;
+            let file = package.join(name);
+            fs::write(&file, text)?;
+            fs::set_permissions(&file, Permissions::from_mode(0o644))?;
         }
+        let variables = passed(environment, settings.isolation.user.as_ref(), variables);
         Ok(Self {
             interpreter: interpreter.to_owned(),
             runtime: runtime.to_owned(),
             settings,
+            variables,
         })
     }
 
-    /// Makes a private directory for temporary files.
+    /// Makes a private directory for temporary files, which only the user that workers run as can enter.
     ///
     /// # Errors
     /// When it cannot be made.
     pub fn private_dir(&self, name: &str) -> io::Result<PathBuf> {
         let dir = self.runtime.join(name);
-        fs::create_dir_all(&dir)?;
+        runtime::private_dir(&dir, self.settings.isolation.user.as_ref())?;
         Ok(dir)
     }
 
@@ -87,10 +104,9 @@ impl Python {
         output: OwnedFd,
     ) -> io::Result<Command> {
         let mut command = Command::new(&self.interpreter);
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(NOT_FOR_WORKERS)) {
-            command.env_remove(name);
-        }
         command
+            .env_clear()
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .arg("-B")
             .arg(self.runtime.join("graticule_worker"))
             .env("GRATICULE_ROLE", role)
@@ -100,6 +116,78 @@ impl Python {
             .stdin(Stdio::from(stdin))
             .stdout(Stdio::from(output.try_clone()?))
             .stderr(Stdio::from(output));
+        // QGIS writes settings and caches to its home and complains when there is none.
+        if self
+            .settings
+            .isolation
+            .user
+            .as_ref()
+            .is_some_and(|user| !user.home.is_dir())
+        {
+            command.env("HOME", tmpdir);
+        }
         Ok(command)
+    }
+}
+
+/// The variables that reach workers. Those that name a home, a user or a session are the worker's `user`'s own.
+fn passed(
+    environment: &Environment,
+    user: Option<&User>,
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Vec<(OsString, OsString)> {
+    let mut passed: Vec<_> = variables
+        .filter(|(name, _)| name.to_str().is_some_and(|name| environment.passes(name)))
+        .collect();
+    if let Some(user) = user {
+        passed.retain(|(name, _)| name != "XDG_RUNTIME_DIR");
+        passed.extend([
+            ("HOME".into(), user.home.clone().into_os_string()),
+            ("USER".into(), OsString::from(&user.name)),
+            ("LOGNAME".into(), OsString::from(&user.name)),
+        ]);
+    }
+    passed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn given(user: Option<&User>) -> BTreeMap<String, String> {
+        let ours = [
+            ("PATH", "/bin"),
+            ("HOME", "/root"),
+            ("XDG_RUNTIME_DIR", "/run/user/0"),
+            ("SOME_PASSWORD", "x"),
+            ("CONF_SECRET", "x"),
+        ];
+        let ours = ours.iter().map(|(name, value)| (name.into(), value.into()));
+        let text = |text: OsString| text.into_string().unwrap();
+        let passed = passed(&Environment::default(), user, ours);
+        passed
+            .into_iter()
+            .map(|(name, value)| (text(name), text(value)))
+            .collect()
+    }
+
+    #[test]
+    fn workers_get_the_variables_of_who_they_are() {
+        let names = |variables: &BTreeMap<String, String>| variables.keys().cloned().collect::<Vec<_>>();
+        let same = given(None);
+        assert_eq!(names(&same), ["HOME", "PATH", "XDG_RUNTIME_DIR"]);
+        assert_eq!(same["HOME"], "/root");
+        let user = User {
+            name: "maps".into(),
+            uid: 9,
+            gid: 9,
+            groups: vec![9],
+            home: "/srv/maps".into(),
+        };
+        let other = given(Some(&user));
+        assert_eq!(names(&other), ["HOME", "LOGNAME", "PATH", "USER"]);
+        assert_eq!((other["HOME"].as_str(), other["USER"].as_str()), ("/srv/maps", "maps"));
     }
 }

@@ -17,6 +17,9 @@ fn load(conf: Option<&Path>) -> Result<Config, ConfigError> {
     config.timeout()?;
     config.shutdown_grace()?;
     config.search_paths()?;
+    config.worker.isolation.check()?;
+    config.worker.isolation.environment()?;
+    app::worker_user(&config)?;
     Ok(config)
 }
 
@@ -59,6 +62,8 @@ fn usage(problem: &dyn std::fmt::Display) -> ExitCode {
 }
 
 fn run(config: &Config) -> anyhow::Result<Outcome> {
+    // The environment holds secrets that workers do not get; those of the same user could read it from `/proc` else.
+    nix::sys::prctl::set_dumpable(false)?;
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let bound = app::build(config).await?;

@@ -1,6 +1,10 @@
 //! What bounds a worker's life and what it may use: memory, age, privileges, and requests that kill it.
 
+use graticule_daemon::config::ConfigError;
 use serde::{Deserialize, Serialize};
+
+use super::wrong;
+use crate::core::environment::Environment;
 
 /// `[worker.memory]`. A worker's memory is what only it uses: its private dirty pages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,6 +54,44 @@ pub struct Isolation {
     /// Environment variables that workers get besides QGIS's, GDAL's, PROJ's, PostgreSQL's and the language's own. A
     /// name that ends with `*` means all that begin so.
     pub pass_environment: Vec<String>,
+}
+
+impl Isolation {
+    /// Which of the agent's variables workers get.
+    ///
+    /// # Errors
+    /// The first name that cannot be meant.
+    pub fn environment(&self) -> Result<Environment, ConfigError> {
+        Environment::new(&self.pass_environment).map_err(|problem| wrong("worker.isolation.pass_environment", problem))
+    }
+
+    /// Checks the limits.
+    ///
+    /// # Errors
+    /// The first with which QGIS could not even start.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        const FEWEST_FILES: u64 = 64;
+        const SMALLEST_FILE: u64 = 1 << 20;
+        if self.open_files != 0 && self.open_files < FEWEST_FILES {
+            return Err(wrong(
+                "worker.isolation.open_files",
+                format!(
+                    "expected 0 (as the agent) or at least {FEWEST_FILES}, found {}",
+                    self.open_files
+                ),
+            ));
+        }
+        if self.file_size != 0 && self.file_size < SMALLEST_FILE {
+            return Err(wrong(
+                "worker.isolation.file_size",
+                format!(
+                    "expected 0 (any) or at least {SMALLEST_FILE} bytes, found {}",
+                    self.file_size
+                ),
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl Default for Memory {

@@ -1,5 +1,7 @@
 //! The JSON payloads of the worker protocol (`docs/worker-protocol.md`), as types.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// A project as the worker is told of it.
@@ -46,6 +48,8 @@ pub enum ToWorker<'a> {
         project: &'a ProjectRef,
         /// Projects to drop first.
         evict: &'a [String],
+        /// How many requests of this server led to this one; the worker's own requests tell one more.
+        depth: u32,
         /// Whether a body follows.
         body: bool,
     },
@@ -157,7 +161,7 @@ pub struct Report {
     pub wall_ms: f64,
     /// The body's size.
     pub bytes: u64,
-    /// The process's peak resident size since its start, in KiB.
+    /// The process's peak resident size during the request, in KiB.
     pub peak_kb: u64,
     /// Its private dirty memory now, in KiB.
     pub private_kb: u64,
@@ -199,8 +203,37 @@ pub struct Settings {
     pub disable_getprint: bool,
     /// Let the zygote render one throwaway map.
     pub warm_up: bool,
+    /// What they give up.
+    pub isolation: Isolation,
     /// Zygote only: what to load before the first fork.
     pub preload: Vec<ProjectRef>,
+}
+
+/// What zygotes and workers give up before they start QGIS, besides every capability.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Isolation {
+    /// Who they become; without one they stay the agent's user.
+    pub user: Option<User>,
+    /// Open files that each may have; 0: as the agent.
+    pub open_files: u64,
+    /// The largest file that each may write, in bytes; 0: as the agent.
+    pub file_size: u64,
+}
+
+/// A user of the system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct User {
+    /// The name.
+    pub name: String,
+    /// The number.
+    pub uid: u32,
+    /// The first group.
+    pub gid: u32,
+    /// All groups.
+    pub groups: Vec<u32>,
+    /// The home directory, which need not exist.
+    #[serde(skip)]
+    pub home: PathBuf,
 }
 
 #[cfg(test)]
@@ -220,11 +253,12 @@ mod tests {
             headers: &[("Accept".into(), "a".into())],
             project: &project,
             evict: &[],
+            depth: 1,
             body: false,
         };
         assert_eq!(
             serde_json::to_string(&request).unwrap(),
-            r#"{"op":"request","id":"r-1","method":"GET","url":"http://h/","headers":[["Accept","a"]],"project":{"uri":"/w.qgs","version":"1"},"evict":[],"body":false}"#
+            r#"{"op":"request","id":"r-1","method":"GET","url":"http://h/","headers":[["Accept","a"]],"project":{"uri":"/w.qgs","version":"1"},"evict":[],"depth":1,"body":false}"#
         );
         assert_eq!(serde_json::to_string(&ToWorker::Quit {}).unwrap(), r#"{"op":"quit"}"#);
         let ready = r#"{"event":"ready","pid":1,"qgis":"3.40.6","start":"fork","projects":[]}"#;

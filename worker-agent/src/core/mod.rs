@@ -1,7 +1,9 @@
 //! Types and decisions: everything here is synchronous, takes time as an argument and opens nothing.
 
+pub mod environment;
 pub mod frame;
 pub mod index;
+pub mod leftover;
 pub mod locate;
 pub mod memory;
 pub mod message;

@@ -242,6 +242,7 @@ fn job(asked: &Asked, request: &OgcRequest, origin: &Origin) -> Job {
         url: upstream.url,
         headers,
         body: upstream.body.map_or_else(|| asked.body.clone(), Bytes::from),
+        depth: 0,
     }
 }
 
