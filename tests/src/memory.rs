@@ -1,15 +1,17 @@
 //! What a process uses of memory, as the kernel counts it.
 
-/// One process's memory.
+use std::io::ErrorKind;
+
+/// One process's memory. Of an agent, which closes itself to others of its own user, only root is told the last two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
     /// The most that was ever resident, in bytes.
     pub peak: u64,
     /// What is resident now, in bytes.
     pub resident: u64,
-    /// What only this process has, written to, in bytes.
+    /// What only this process has, written to, in bytes; 0 when it is closed.
     pub private_dirty: u64,
-    /// What is resident, each page that several share counted in part, in bytes.
+    /// What is resident, each page that several share counted in part, in bytes; 0 when it is closed.
     pub proportional: u64,
 }
 
@@ -21,7 +23,10 @@ impl Memory {
     #[must_use]
     pub fn of(pid: u32) -> Self {
         let status = read(pid, "status");
-        let rollup = read(pid, "smaps_rollup");
+        let rollup = match std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => "Private_Dirty: 0 kB\nPss: 0 kB".into(),
+            read => read.unwrap_or_else(|error| panic!("process {pid}: {error}")),
+        };
         Self {
             peak: kilobytes(&status, "VmHWM:"),
             resident: kilobytes(&status, "VmRSS:"),
@@ -53,12 +58,16 @@ pub fn children(pid: u32) -> Vec<u32> {
     children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
-/// Makes the kernel forget a process's peak, so that the next one read is of what comes after.
+/// Makes the kernel forget a process's peak, so that the next one read is of what comes after. The peak of one that is
+/// closed stays that since its start, which is never less.
 ///
 /// # Panics
-/// When there is no such process, or it is another user's.
+/// When there is no such process.
 pub fn forget_peak(pid: u32) {
-    std::fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+    match std::fs::write(format!("/proc/{pid}/clear_refs"), "5") {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+        done => done.unwrap(),
+    }
 }
 
 fn read(pid: u32, file: &str) -> String {
