@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use stack::bench::{Loop, Outcome, Table, announce, megabytes, seconds, times};
+use stack::bench::{Loop, Outcome, Table, announce, megabytes, seconds, times, warm};
 use stack::draw::Spread;
 use stack::{Plan, Side, towns};
 
@@ -21,12 +21,15 @@ const WORKERS: usize = 4;
 /// How often each side has its turn in a cell.
 const TURNS: u64 = 2;
 
-/// How requests are spread over how many towns, and how long each side is warmed up for that.
+/// No side is warmed up for longer than this.
+const WARM_UP: Duration = Duration::from_secs(30);
+
+/// How requests are spread over how many towns, and how often each town is asked before that is measured.
 struct Cell {
     name: &'static str,
     towns: u32,
     exponent: f64,
-    warm_up: f64,
+    rounds: u32,
 }
 
 const CELLS: [Cell; 3] = [
@@ -34,19 +37,19 @@ const CELLS: [Cell; 3] = [
         name: "40 projects, each as often",
         towns: 40,
         exponent: 0.0,
-        warm_up: 6.0,
+        rounds: 8,
     },
     Cell {
         name: "200 projects, each as often",
         towns: towns::TOWNS,
         exponent: 0.0,
-        warm_up: 15.0,
+        rounds: 4,
     },
     Cell {
         name: "200 projects, Zipf 1.0",
         towns: towns::TOWNS,
         exponent: 1.0,
-        warm_up: 3.0,
+        rounds: 1,
     },
 ];
 
@@ -62,9 +65,14 @@ async fn incumbent(cached: &str) -> Side {
     Side::incumbent(WORKERS, &[("QGIS_SERVER_PROJECT_CACHE_SIZE", cached)]).await
 }
 
+/// The values of MAP for a cell's towns.
+fn maps(side: &Side, cell: &Cell) -> Vec<String> {
+    (0..cell.towns as usize).map(|town| side.town(town)).collect()
+}
+
 async fn turn(side: &Side, cell: &Cell, seed: u64, warm_up: Duration, measured: Duration) -> Outcome {
     let spread = Spread::zipf(cell.towns, cell.exponent);
-    let maps: Vec<String> = (0..towns::TOWNS as usize).map(|town| side.town(town)).collect();
+    let maps = maps(side, cell);
     let run = Loop {
         clients: CLIENTS,
         warm_up,
@@ -80,8 +88,12 @@ async fn turn(side: &Side, cell: &Cell, seed: u64, warm_up: Duration, measured: 
 /// A cell of every side.
 async fn measure(cell: &Cell, sides: &[(&str, Side)]) -> Vec<Outcome> {
     for (_, side) in sides {
-        let warm_up = Duration::from_secs_f64(cell.warm_up);
-        turn(side, cell, 0, warm_up, Duration::ZERO).await;
+        let maps = maps(side, cell);
+        let requests = maps.len() * cell.rounds as usize;
+        warm(side.client(), requests, WARM_UP, move |number| {
+            towns::tile(&maps[number % maps.len()], 27)
+        })
+        .await;
     }
     let mut outcomes = vec![Outcome::default(); sides.len()];
     for number in 1..=TURNS {
@@ -135,10 +147,10 @@ async fn main() {
         table.print();
         rates.push(outcomes.iter().map(Outcome::rate).collect::<Vec<_>>());
     }
-    println!("\n  from 40 to 200 projects, each as often, the rate becomes");
-    let mut table = Table::new(&[]);
+    let mut table = Table::new(&["from 40 to 200 projects, each as often", "the rate becomes"]);
     for (at, (name, _)) in sides.iter().enumerate() {
         table.line([(*name).to_owned(), times(rates[1][at], rates[0][at])]);
     }
+    println!();
     table.print();
 }

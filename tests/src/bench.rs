@@ -2,6 +2,7 @@
 //! ratios. Answers are judged, speeds never.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -154,6 +155,36 @@ impl Loop {
             errors,
             failures,
         }
+    }
+}
+
+/// Sends so many requests from eight clients, numbered from 0, for as long as it takes but not longer than `at_most`;
+/// their answers do not matter.
+///
+/// # Panics
+/// When a client does.
+pub async fn warm<F>(client: &Client, requests: usize, at_most: Duration, request: F)
+where
+    F: Fn(usize) -> Shot + Send + Sync + 'static,
+{
+    let (request, next) = (Arc::new(request), Arc::new(AtomicUsize::new(0)));
+    let until = Instant::now() + at_most;
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let (client, request, next) = (client.clone(), Arc::clone(&request), Arc::clone(&next));
+            tokio::spawn(async move {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= requests || Instant::now() > until {
+                        break;
+                    }
+                    let _ = ask(&client, &request(number)).await;
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.await.unwrap();
     }
 }
 
