@@ -104,6 +104,7 @@ impl World {
             };
             Rendered {
                 served: Served {
+                    attempts: 1,
                     worker: 7,
                     version: Some(version),
                     waited: Some(Duration::ZERO),
