@@ -22,7 +22,7 @@ const WORKERS: usize = 4;
 const TURNS: u64 = 2;
 
 /// No side is warmed up for longer than this.
-const WARM_UP: Duration = Duration::from_secs(30);
+const WARM_UP: Duration = Duration::from_secs(20);
 
 /// How requests are spread over how many towns, and how often each town is asked before that is measured.
 struct Cell {

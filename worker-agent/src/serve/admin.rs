@@ -110,7 +110,6 @@ fn disk(error: PinsError) -> Status {
 impl QgisAdmin for Admin {
     async fn stats(&self, _: Request<StatsRequest>) -> Result<Response<StatsReply>, Status> {
         let inner = &self.inner;
-        let status = inner.supervisor.status();
         let names: std::collections::HashMap<String, String> = inner
             .supervisor
             .cached()
@@ -127,6 +126,8 @@ impl QgisAdmin for Admin {
                 )
             })
             .collect();
+        // After the question before, so that it is of this moment.
+        let status = inner.supervisor.status();
         let workers = status.view.workers.iter().map(|worker| WorkerInfo {
             id: worker.id,
             pid: status

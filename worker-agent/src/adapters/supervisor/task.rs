@@ -254,7 +254,12 @@ impl Task {
                 self.pin_waiters.push((project, reply));
                 self.feed(Event::PreloadChanged);
             }
-            Message::List { reply } => drop(reply.send(self.cached())),
+            Message::List { reply } => {
+                // Who asks wants to see the pool as it is, not as it was shown last.
+                self.published = None;
+                self.publish();
+                drop(reply.send(self.cached()));
+            }
             Message::Close => {
                 self.closing = true;
                 self.feed(Event::Close);
