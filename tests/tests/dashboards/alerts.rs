@@ -18,6 +18,8 @@ const WELL: &[(&str, &str)] = &[
     (r#"graticule_cp_agents{phase="starting"}"#, "0+0x130"),
     ("graticule_cp_agents_astray", "0+0x130"),
     ("graticule_cp_snapshots_inconsistent_total", "0+0x130"),
+    (r#"graticule_memory_used_bytes{instance="a",pool="p"}"#, "50+0x130"),
+    (r#"graticule_memory_total_bytes{instance="a",pool="p"}"#, "100+0x130"),
     (
         r#"graticule_cp_quarantine_entries{instance="c",state="refused"}"#,
         "0+0x130",
@@ -131,6 +133,11 @@ const ILL: &[(&str, &str, &str)] = &[
         "GraticuleRequestQuarantined",
         r#"graticule_cp_quarantine_entries{instance="c",state="refused"}"#,
         "0+0x100 1+0x20",
+    ),
+    (
+        "GraticuleMemory",
+        r#"graticule_memory_used_bytes{instance="a",pool="p"}"#,
+        "50+0x90 95+0x40",
     ),
     (
         "GraticuleAgentFlaps",

@@ -17,6 +17,15 @@ pub struct Witness {
     pub quarantine: QuarantineHandle,
 }
 
+impl Witness {
+    fn accuse(&self, wanted: &Wanted, reason: ExitReason) {
+        let line = &wanted.line;
+        let text = || redact::request(&line.method, &line.path, line.query.as_deref(), &line.body);
+        self.quarantine
+            .killed(&wanted.fingerprint, &wanted.name, reason.name(), text);
+    }
+}
+
 impl Observer for Witness {
     fn started(&self, how: &'static str, took: Duration) {
         self.metrics.started(how, took);
@@ -25,11 +34,13 @@ impl Observer for Witness {
     fn gone(&self, reason: ExitReason, request: Option<&Wanted>) {
         self.metrics.gone(reason);
         if let Some(wanted) = request.filter(|_| reason.blames_request()) {
-            let line = &wanted.line;
-            let text = || redact::request(&line.method, &line.path, line.query.as_deref(), &line.body);
-            self.quarantine
-                .killed(&wanted.fingerprint, &wanted.name, reason.name(), text);
+            self.accuse(wanted, reason);
         }
+    }
+
+    // Not only once its worker has been killed: until then the same could be asked once more.
+    fn late(&self, request: &Wanted) {
+        self.accuse(request, ExitReason::Deadline);
     }
 
     fn served(&self, request: &Wanted) {

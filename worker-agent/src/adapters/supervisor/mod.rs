@@ -30,9 +30,11 @@ use task::{Message, Task};
 pub trait Observer: Send + Sync + 'static {
     /// A worker has become ready after `took`.
     fn started(&self, how: &'static str, took: Duration);
-    /// A worker has gone, and with it the request that it had, if it had one.
+    /// A worker has gone, and with it the request that it had, if it had one that was not told as late before.
     fn gone(&self, reason: ExitReason, request: Option<&Wanted>);
-    /// A worker has answered.
+    /// A request has passed its deadline: its worker has a grace to stop, and then it is killed.
+    fn late(&self, request: &Wanted);
+    /// A worker has answered, or has stopped a late request in time.
     fn served(&self, request: &Wanted);
     /// A worker had to be spawned because its zygote may not be forked from.
     fn fork_refused(&self);

@@ -91,6 +91,8 @@ struct Slot {
     /// Hears what its end meant; there while it serves.
     end: Option<oneshot::Sender<ExitReason>>,
     serving: Option<Box<Wanted>>,
+    /// Its request has passed its deadline, and that was told.
+    late: bool,
     /// The versions of the projects it holds.
     versions: HashMap<String, String>,
     printed: LastLines,
@@ -178,6 +180,8 @@ impl Task {
             match inbox.recv().await {
                 Some(Message::Begin) | None => break,
                 Some(Message::Pinned(pins)) => self.set_pins(pins),
+                // The machine is weighed already; to hear of it would make the pool begin.
+                Some(Message::Event(_)) => {}
                 Some(other) => self.take(other),
             }
         }
@@ -316,7 +320,15 @@ impl Task {
                 }
             }
             Action::Cancel { worker, expired } => {
-                if let Some(stop) = self.slots.get(&worker).and_then(|slot| slot.stop.as_ref()) {
+                let Some(slot) = self.slots.get_mut(&worker) else {
+                    return;
+                };
+                // Told before the client is: what it sends again must find it known.
+                if let Some(wanted) = slot.serving.as_ref().filter(|_| expired) {
+                    slot.late = true;
+                    self.observer.late(wanted);
+                }
+                if let Some(stop) = &slot.stop {
                     let _ = stop.send(if expired { Stop::Expired } else { Stop::Cancelled });
                 }
             }
@@ -386,11 +398,14 @@ impl Task {
         slot.channel = Some(channel);
         (slot.stop, slot.end) = (None, None);
         let serving = slot.serving.take();
+        let late = std::mem::take(&mut slot.late);
+        if let Some(wanted) = serving.as_ref().filter(|_| late || report.is_some()) {
+            self.observer.served(wanted);
+        }
         let mut loaded = None;
         if let Some(report) = report {
             if let Some(wanted) = &serving {
                 self.index.served(&wanted.project.uri, &wanted.name);
-                self.observer.served(wanted);
             }
             if let Some(project) = report.loaded {
                 slot.versions.insert(project.uri.clone(), project.version.clone());

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// The number of the signal that cannot be caught.
+pub(super) const SIGKILL: i32 = 9;
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitStatus {
@@ -42,7 +45,7 @@ pub enum ExitReason {
     Deadline,
     /// Killed after the grace that follows a client's leaving.
     Abandoned,
-    /// Killed because of the memory it took.
+    /// Killed because of the memory it took, by the agent or, when memory was short, by the kernel.
     Memory,
     /// Told to go after its share of requests, time or memory; another takes its place.
     Recycled,

@@ -233,6 +233,24 @@ fn above_the_high_water_mark_the_largest_worker_goes_and_only_one_at_a_time() {
 }
 
 #[test]
+fn a_sigkill_from_outside_is_the_kernels_when_memory_is_short() {
+    let mut run = Run::running(policy());
+    run.on(machine(4096, 1000));
+    run.arrive(1, "/a");
+    assert_eq!(run.on(killed(1))[0], gone(1, ExitReason::Crash { signal: 9 }));
+    assert!(!ExitReason::Crash { signal: 9 }.blames_request(), "an operator's whim");
+    run.on(weighed(2, 700));
+    assert_eq!(run.on(killed(2))[0], gone(2, ExitReason::Memory), "it was large");
+    run.on(ready(3));
+    run.on(machine(4096, 3500));
+    assert_eq!(
+        run.on(killed(3))[0],
+        gone(3, ExitReason::Memory),
+        "the machine was nearly full"
+    );
+}
+
+#[test]
 fn small_workers_do_not_die_for_what_others_take() {
     let mut run = Run::running(policy());
     run.on(weighed(1, 20));

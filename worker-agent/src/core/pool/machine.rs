@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::choice::{best_idle, holds_off_until};
+use super::exit::SIGKILL;
 use super::lanes::{Charged, Lanes, Waiting};
 use super::memory::{Memory, Verdict};
 use super::starts::{Backoff, Dice, Extra, Zygotes};
 use super::worker::{Job, Worker};
-use super::{Action, Event, ExitReason, Policy, Refused, View, WorkerId, WorkerState};
+use super::{Action, Event, ExitReason, ExitStatus, Policy, Refused, View, WorkerId, WorkerState};
 use crate::core::lane::Lane;
 use crate::core::pressure::FailurePressure;
 
@@ -92,7 +93,8 @@ impl Pool {
             Event::Exited { worker, status } => {
                 if let Some(mut gone) = self.workers.remove(&worker) {
                     self.settle(now, gone.job.take());
-                    self.gone(now, worker, gone.reason(status), gone.is_starting(), &mut actions);
+                    let reason = self.reason(&gone, status);
+                    self.gone(now, worker, reason, gone.is_starting(), &mut actions);
                 }
             }
             Event::PreloadChanged => self.zygotes.preload_changed(),
@@ -265,6 +267,18 @@ impl Pool {
             .filter(|worker| worker.is_idle() || worker.is_serving())
             .count();
         self.complete |= live >= self.policy.workers;
+    }
+
+    /// What a worker's end means. A SIGKILL that the agent did not send, when memory was short, was the kernel's.
+    fn reason(&self, worker: &Worker, status: ExitStatus) -> ExitReason {
+        let reason = worker.reason(status);
+        let (limits, workers) = (&self.policy.memory, self.policy.workers);
+        if reason == (ExitReason::Crash { signal: SIGKILL })
+            && self.memory.was_short(limits, workers, worker.private_bytes)
+        {
+            return ExitReason::Memory;
+        }
+        reason
     }
 
     fn gone(&mut self, now: Instant, worker: WorkerId, reason: ExitReason, starting: bool, actions: &mut Vec<Action>) {

@@ -11,6 +11,9 @@ const LEAST_LIMIT: u64 = 256 << 20;
 /// Ending a worker below this size would free nothing worth it, in bytes: what fills the machine is something else.
 const WORTH_IT: u64 = 64 << 20;
 
+/// The part of the high-water mark from which on memory counts as short.
+const NEARLY: f64 = 0.9;
+
 /// How long the kernel is given to count what an ended worker has freed.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -73,6 +76,14 @@ impl Memory {
         } else {
             Verdict::Fine
         }
+    }
+
+    /// Whether memory was so short, for a worker of this size or for the machine, that a SIGKILL from outside was most likely
+    /// the kernel's.
+    #[allow(clippy::cast_precision_loss, reason = "bytes, to about one in a million")]
+    pub fn was_short(&self, limits: &MemoryLimits, workers: usize, bytes: u64) -> bool {
+        let large = self.soft(limits, workers).is_some_and(|soft| bytes > soft / 2);
+        large || self.used as f64 > self.total as f64 * limits.high_water_mark * NEARLY
     }
 
     /// Whether the largest worker, which has so many bytes, must go because the machine is above its mark. When it must,

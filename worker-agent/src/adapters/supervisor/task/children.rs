@@ -117,6 +117,7 @@ impl Task {
             stop: None,
             end: None,
             serving: None,
+            late: false,
             versions: HashMap::new(),
             printed,
             tmpdir: tmpdir.clone(),
@@ -273,8 +274,12 @@ impl Task {
 
     pub(super) fn gone(&mut self, worker: WorkerId, reason: ExitReason) {
         let slot = self.slots.remove(&worker);
-        self.observer
-            .gone(reason, slot.as_ref().and_then(|slot| slot.serving.as_deref()));
+        self.observer.gone(
+            reason,
+            slot.as_ref()
+                .filter(|slot| !slot.late)
+                .and_then(|slot| slot.serving.as_deref()),
+        );
         let Some(slot) = slot else { return };
         // After the observer: whoever hears this wants to know what follows from it.
         if let Some(end) = slot.end {
