@@ -233,7 +233,7 @@ async fn rage(stack: &Stack) -> u64 {
         tokio::time::sleep_until((started + Duration::from_millis(500) * round).into()).await;
         let agent = &stack.agents[usize::try_from(dice.roll(2)).unwrap()];
         let workers = agent.workers().await;
-        if round % 10 == 0 {
+        if round.is_multiple_of(10) {
             let size = 1 + dice.roll(4);
             assert!(agent.cli(&["resize", &size.to_string()]).status.success());
         }

@@ -88,13 +88,15 @@ impl ExitReason {
         !matches!(self, Self::Abandoned | Self::Recycled | Self::Retired)
     }
 
-    /// Whether the request that the worker had is to blame, as far as can be told.
+    /// Whether the request that the worker had is to blame, as far as can be told. It is not for a SIGKILL from outside
+    /// while there was memory: somebody else wanted the worker dead.
     #[must_use]
     pub const fn blames_request(self) -> bool {
-        matches!(
-            self,
-            Self::Crash { .. } | Self::Exit { .. } | Self::Deadline | Self::Memory
-        )
+        match self {
+            Self::Crash { signal } => signal != SIGKILL,
+            Self::Exit { .. } | Self::Deadline | Self::Memory => true,
+            Self::Start | Self::Abandoned | Self::Recycled | Self::Retired => false,
+        }
     }
 }
 

@@ -64,7 +64,7 @@ impl Memory {
         reason = "bytes, to about one in a million"
     )]
     fn mark(&self, limits: &MemoryLimits) -> Option<u64> {
-        (self.total > 0).then(|| (self.total as f64 * limits.high_water_mark) as u64)
+        (self.total > 0).then_some((self.total as f64 * limits.high_water_mark) as u64)
     }
 
     /// What a worker of this size should do, whatever the machine has.
