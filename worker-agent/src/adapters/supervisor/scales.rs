@@ -2,7 +2,8 @@
 //!
 //! It runs on a thread of its own: reading a process's memory takes the kernel milliseconds.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,7 +40,7 @@ pub(super) fn start(
         status,
         machine: machine.clone(),
         sampler: Sampler::default(),
-        known: BTreeSet::new(),
+        known: BTreeMap::new(),
     };
     std::thread::Builder::new()
         .name("scales".into())
@@ -52,7 +53,8 @@ struct Scales {
     status: watch::Receiver<Arc<Status>>,
     machine: Machine,
     sampler: Sampler,
-    known: BTreeSet<WorkerId>,
+    /// Workers with the anonymous memory that they had when they were first seen, most of it the zygote's.
+    known: BTreeMap<WorkerId, u64>,
 }
 
 impl Scales {
@@ -79,11 +81,13 @@ impl Scales {
     fn weigh(&mut self) {
         let status = Arc::clone(&self.status.borrow());
         let limit = status.view.memory.soft_limit;
-        let now_there: BTreeSet<WorkerId> = status.pids.keys().copied().collect();
-        for gone in self.known.difference(&now_there) {
-            self.sampler.forget(*gone);
-        }
-        self.known = now_there;
+        self.known.retain(|worker, _| {
+            let there = status.pids.contains_key(worker);
+            if !there {
+                self.sampler.forget(*worker);
+            }
+            there
+        });
         for worker in status.view.workers.iter().filter(|worker| worker.state != "leaving") {
             let Some(&pid) = status.pids.get(&worker.id) else {
                 continue;
@@ -96,13 +100,19 @@ impl Scales {
             if !self.sampler.due(now, worker.id, anonymous, limit, busy) {
                 continue;
             }
-            if let Ok(private) = private_dirty(pid) {
-                self.sampler.read(now, worker.id, anonymous, private);
-                self.tell(Event::Weighed {
-                    worker: worker.id,
-                    bytes: private,
-                });
-            }
+            let first = *self.known.entry(worker.id).or_insert(anonymous);
+            let bytes = match private_dirty(pid) {
+                Ok(private) => private,
+                // Workers of another user are closed to an agent without CAP_SYS_PTRACE. What they have grown by is the
+                // next best thing.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => anonymous.saturating_sub(first),
+                Err(_) => continue,
+            };
+            self.sampler.read(now, worker.id, anonymous, bytes);
+            self.tell(Event::Weighed {
+                worker: worker.id,
+                bytes,
+            });
         }
     }
 

@@ -129,9 +129,11 @@ impl Pool {
     pub fn next_wakeup(&self) -> Option<Instant> {
         let workers = self.workers.values().filter_map(Worker::due);
         let queue = self.lanes.iter().map(|waiting| waiting.deadline);
-        let patience = self
-            .lanes
-            .iter()
+        // Without an idle worker nobody has a choice.
+        let choosers = self.workers.values().any(Worker::is_idle).then(|| self.lanes.iter());
+        let patience = choosers
+            .into_iter()
+            .flatten()
             .filter_map(|waiting| holds_off_until(self.workers.values(), waiting, &self.lanes.costs));
         // What is due and was not done waits for something else to happen.
         let later = |at: &Instant| self.now.is_none_or(|now| *at > now);

@@ -265,7 +265,7 @@ impl Task {
                     stage,
                     ?status,
                     printed,
-                    "a zygote has ended unasked; the next one is made"
+                    "a zygote has ended unasked; workers are spawned until the next one is ready"
                 );
             }
             self.feed(Event::ZygoteExited { generation });
