@@ -62,7 +62,7 @@ impl Front {
     /// Answers a request. Dropping the future, or the answer's body, means that the client has gone.
     pub async fn answer(&self, asked: Asked) -> Told {
         let mut account = Account::default();
-        let mut told = match self.render(&asked, &mut account).await {
+        let mut told = match self.find_answer(&asked, &mut account).await {
             Ok(told) => told,
             Err(refused) => self.refuse(&refused, &asked.id),
         };
@@ -99,7 +99,7 @@ impl Front {
         told
     }
 
-    async fn render(&self, asked: &Asked, account: &mut Account) -> Result<Told, Refused> {
+    async fn find_answer(&self, asked: &Asked, account: &mut Account) -> Result<Told, Refused> {
         let request = ogc::parse(&Incoming {
             method: &asked.method,
             path: &asked.path,

@@ -38,12 +38,14 @@ pub(super) fn best_idle<'a>(
         .map(|(_, id)| id)
 }
 
-/// Until when a request rather waits for a busy worker that has its project than makes an idle one load it; `None` when
-/// it does not. It never waits longer than the load would take, so that it loses at most what it might have saved.
+/// Until when a request rather waits for a busy worker that has its project than makes an idle one load it and drop
+/// another for it; `None` when it does not. It never waits longer than the load would take, so that it loses at most what
+/// it might have saved. Where there is room the project is loaded at once: that pays with the next request.
 pub(super) fn holds_off_until<'a>(
     workers: impl Iterator<Item = &'a Worker>,
     waiting: &Waiting,
     costs: &Costs,
+    max_projects: usize,
 ) -> Option<Instant> {
     let load = costs.load(&waiting.project);
     if load < SHORT_LOAD {
@@ -51,7 +53,7 @@ pub(super) fn holds_off_until<'a>(
     }
     let mut busy_elsewhere = false;
     for worker in workers {
-        if worker.is_idle() && worker.holds(&waiting.project) {
+        if worker.is_idle() && worker.would_drop(&waiting.project, max_projects).next().is_none() {
             return None;
         }
         let has_it = worker.holds(&waiting.project) || worker.serves(&waiting.project);

@@ -155,17 +155,43 @@ fn inner_requests_get_a_worker_of_their_own_when_all_wait_for_them() {
 
 #[test]
 fn a_request_waits_for_a_busy_worker_as_long_as_the_load_would_take() {
+    let mut run = Run::running(Policy {
+        max_projects: 1,
+        ..policy()
+    });
+    for (ticket, worker, project) in [(1, 1, "/big"), (2, 2, "/small")] {
+        assert_eq!(run.arrive(ticket, project), [assign(ticket, worker)]);
+        let loaded = Some((project.to_owned(), 4 * SECOND));
+        run.on(Event::Finished { worker, loaded });
+    }
+    assert_eq!(run.arrive(3, "/big"), [assign(3, 1)]);
+    assert_eq!(
+        run.arrive(4, "/big"),
+        [],
+        "worker 2 would drop /small and load for four seconds"
+    );
+    assert_eq!(run.arrive(5, "/small"), [assign(5, 2)], "nobody else waits for that");
+    run.on(finished(2, None));
+    assert_eq!(run.later(3 * SECOND), []);
+    assert_eq!(run.pool.next_wakeup(), Some(run.now + SECOND));
+    assert_eq!(
+        run.later(SECOND),
+        [Action::Assign {
+            ticket: 4,
+            worker: 2,
+            evict: vec!["/small".into()]
+        }]
+    );
+}
+
+#[test]
+fn where_there_is_room_a_project_is_loaded_at_once() {
     let mut run = Run::running(policy());
     run.arrive(1, "/big");
     let loaded = Some(("/big".to_owned(), 4 * SECOND));
     run.on(Event::Finished { worker: 1, loaded });
     assert_eq!(run.arrive(2, "/big"), [assign(2, 1)]);
-    assert_eq!(run.arrive(3, "/big"), [], "worker 2 would load for four seconds");
-    assert_eq!(run.arrive(4, "/small"), [assign(4, 2)], "nobody else waits for that");
-    run.on(finished(2, None));
-    assert_eq!(run.later(3 * SECOND), []);
-    assert_eq!(run.pool.next_wakeup(), Some(run.now + SECOND));
-    assert_eq!(run.later(SECOND), [assign(3, 2)]);
+    assert_eq!(run.arrive(3, "/big"), [assign(3, 2)]);
 }
 
 #[test]

@@ -134,7 +134,7 @@ impl Pool {
         let patience = choosers
             .into_iter()
             .flatten()
-            .filter_map(|waiting| holds_off_until(self.workers.values(), waiting, &self.lanes.costs));
+            .filter_map(|waiting| self.patience_of(waiting));
         // What is due and was not done waits for something else to happen.
         let later = |at: &Instant| self.now.is_none_or(|now| *at > now);
         let pauses = [
@@ -427,9 +427,14 @@ impl Pool {
         self.lanes.give(&self.policy, lane, &flow)
     }
 
-    /// Whether a request rather waits for a worker that is busy now.
+    /// Until when a request rather waits for a worker that is busy now, if it does.
+    fn patience_of(&self, waiting: &Waiting) -> Option<Instant> {
+        let most = self.policy.max_projects;
+        holds_off_until(self.workers.values(), waiting, &self.lanes.costs, most)
+    }
+
     fn holds_off(&self, now: Instant, waiting: &Waiting) -> bool {
-        holds_off_until(self.workers.values(), waiting, &self.lanes.costs).is_some_and(|until| now < until)
+        self.patience_of(waiting).is_some_and(|until| now < until)
     }
 
     /// Asserts what must hold after every event; simulations call it.
