@@ -1,6 +1,7 @@
 //! Which idle worker takes a request, by what projects cost to load.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::costs::Costs;
@@ -11,31 +12,48 @@ use super::{WorkerId, WorkerState};
 /// Loading that takes less is not worth waiting for somebody else.
 const SHORT_LOAD: Duration = Duration::from_millis(50);
 
+/// The pool's workers.
+type Workers = BTreeMap<WorkerId, Worker>;
+
 /// The idle worker for which the project is cheapest: the one that holds it, else the one that has to drop what is
 /// quickest to load again, else the one with the fewest projects, else the one used last, so that the others' memory
 /// can rest.
-pub(super) fn best_idle<'a>(
-    workers: impl Iterator<Item = (WorkerId, &'a Worker)>,
-    project: &str,
-    costs: &Costs,
-    max_projects: usize,
-) -> Option<WorkerId> {
-    workers
-        .filter_map(|(id, worker)| match worker.state {
-            WorkerState::Idle { since } => {
-                let dropped: Duration = worker
-                    .would_drop(project, max_projects)
-                    .map(|uri| costs.load(uri))
-                    .sum();
-                Some((
-                    (!worker.holds(project), dropped, worker.loaded.len(), Reverse(since)),
-                    id,
-                ))
-            }
-            _ => None,
-        })
-        .min()
-        .map(|(_, id)| id)
+pub(super) fn best_idle(workers: &Workers, project: &str, costs: &Costs, max_projects: usize) -> Option<WorkerId> {
+    let idle = workers.iter().filter_map(|(&id, worker)| match worker.state {
+        WorkerState::Idle { since } => Some((id, worker, since)),
+        _ => None,
+    });
+    idle.map(|(id, worker, since)| {
+        let dropped = evicted(workers, id, project, max_projects);
+        let lost = dropped.iter().filter(|uri| !is_held_elsewhere(workers, id, uri));
+        let lost: Duration = lost.map(|uri| costs.load(uri)).sum();
+        ((!worker.holds(project), lost, worker.loaded.len(), Reverse(since)), id)
+    })
+    .min()
+    .map(|(_, id)| id)
+}
+
+/// What a worker has to drop for a project: first what another worker holds as well, of equals what was used longest ago.
+pub(super) fn evicted(workers: &Workers, id: WorkerId, project: &str, max_projects: usize) -> Vec<String> {
+    let Some(worker) = workers.get(&id) else {
+        return Vec::new();
+    };
+    let excess = worker.excess(project, max_projects);
+    if excess == 0 {
+        return Vec::new();
+    }
+    let (twice, once): (Vec<&String>, Vec<&String>) = worker
+        .loaded
+        .iter()
+        .partition(|uri| is_held_elsewhere(workers, id, uri));
+    twice.into_iter().chain(once).take(excess).cloned().collect()
+}
+
+fn is_held_elsewhere(workers: &Workers, id: WorkerId, project: &str) -> bool {
+    let others = workers
+        .iter()
+        .filter(|(other, worker)| **other != id && !worker.is_leaving());
+    others.into_iter().any(|(_, worker)| worker.holds(project))
 }
 
 /// Until when a request rather waits for a busy worker that has its project than makes an idle one load it and drop
@@ -53,7 +71,7 @@ pub(super) fn holds_off_until<'a>(
     }
     let mut busy_elsewhere = false;
     for worker in workers {
-        if worker.is_idle() && worker.would_drop(&waiting.project, max_projects).next().is_none() {
+        if worker.is_idle() && worker.excess(&waiting.project, max_projects) == 0 {
             return None;
         }
         let has_it = worker.holds(&waiting.project) || worker.serves(&waiting.project);

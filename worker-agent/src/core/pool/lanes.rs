@@ -118,7 +118,6 @@ impl Lanes {
         self.running[charged.lane.index()] -= 1;
         self.queues[charged.lane.index()].done(&charged.flow, more);
         self.charge(policy, charged.lane, more);
-        self.costs.was_busy(&charged.project, charged.lane, took);
     }
 
     fn charge(&mut self, policy: &Policy, lane: Lane, seconds: f64) {

@@ -185,6 +185,33 @@ fn a_request_waits_for_a_busy_worker_as_long_as_the_load_would_take() {
 }
 
 #[test]
+fn what_another_worker_holds_as_well_is_dropped_first() {
+    let mut run = Run::running(policy());
+    let load = |run: &mut Run, ticket, worker, project: &str| {
+        assert_eq!(run.arrive(ticket, project), [assign(ticket, worker)]);
+        run.on(finished(worker, Some(project)));
+    };
+    load(&mut run, 1, 1, "/a");
+    assert_eq!(run.arrive(2, "/a"), [assign(2, 1)]);
+    load(&mut run, 3, 2, "/b");
+    run.on(finished(1, None));
+    load(&mut run, 4, 1, "/c");
+    // Worker 1 holds /a and /c, worker 2 holds /b; now worker 2 gets /a as well.
+    assert_eq!(run.arrive(5, "/c"), [assign(5, 1)]);
+    load(&mut run, 6, 2, "/a");
+    run.on(finished(1, None));
+    assert_eq!(run.arrive(8, "/c"), [assign(8, 1)]);
+    assert_eq!(
+        run.arrive(9, "/d"),
+        [Action::Assign {
+            ticket: 9,
+            worker: 2,
+            evict: vec!["/a".into()]
+        }]
+    );
+}
+
+#[test]
 fn where_there_is_room_a_project_is_loaded_at_once() {
     let mut run = Run::running(policy());
     run.arrive(1, "/big");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::choice::{best_idle, holds_off_until};
+use super::choice::{best_idle, evicted, holds_off_until};
 use super::exit::SIGKILL;
 use super::lanes::{Charged, Lanes, Waiting};
 use super::memory::{Memory, Verdict};
@@ -199,6 +199,15 @@ impl Pool {
     fn settle(&mut self, now: Instant, job: Option<Job>) {
         if let Some(job) = job {
             let took = now.saturating_duration_since(job.since);
+            self.lanes.costs.was_busy(&job.charged.project, job.charged.lane, took);
+            self.lanes.done(&self.policy, &job.charged, took);
+        }
+    }
+
+    /// The same for a request that made its worker load the project: it says little of what the next one will cost.
+    fn settle_cold(&mut self, now: Instant, job: Option<Job>) {
+        if let Some(job) = job {
+            let took = now.saturating_duration_since(job.since);
             self.lanes.done(&self.policy, &job.charged, took);
         }
     }
@@ -228,13 +237,21 @@ impl Pool {
         worker.state = WorkerState::Idle { since: now };
         worker.served += 1;
         let job = worker.job.take();
-        if let Some((project, took)) = loaded {
-            self.lanes.costs.loaded(&project, took);
+        if let Some((project, load)) = loaded {
+            // A project that was just loaded also draws more slowly: files are opened, caches are cold.
+            let warm = self.lanes.costs.busy(&project, Lane::Interactive);
+            let took = job
+                .as_ref()
+                .map_or(load, |job| now.saturating_duration_since(job.since));
+            let more = took.saturating_sub(Duration::from_secs_f64(warm));
+            self.lanes.costs.loaded(&project, load.max(more));
             if !worker.holds(&project) {
                 worker.loaded.push(project);
             }
+            self.settle_cold(now, job);
+        } else {
+            self.settle(now, job);
         }
-        self.settle(now, job);
     }
 
     fn broken(&mut self, now: Instant, id: WorkerId, actions: &mut Vec<Action>) {
@@ -390,11 +407,11 @@ impl Pool {
             let Some((waiting, charged)) = self.next(now, serving) else {
                 break;
             };
-            let workers = self.workers.iter().map(|(&id, worker)| (id, worker));
-            let most = self.policy.max_projects;
-            let Some(id) = best_idle(workers, &waiting.project, &self.lanes.costs, most) else {
+            let (project, most) = (&waiting.project, self.policy.max_projects);
+            let Some(id) = best_idle(&self.workers, project, &self.lanes.costs, most) else {
                 break;
             };
+            let evict = evicted(&self.workers, id, project, most);
             let Some(worker) = self.workers.get_mut(&id) else { break };
             worker.state = WorkerState::Busy {
                 deadline: waiting.deadline,
@@ -404,10 +421,12 @@ impl Pool {
                 since: now,
                 charged,
             });
+            worker.loaded.retain(|held| !evict.contains(held));
+            worker.touch(&waiting.project);
             actions.push(Action::Assign {
                 ticket: waiting.ticket,
                 worker: id,
-                evict: worker.take(&waiting.project, most),
+                evict,
             });
         }
         while let Some(waiting) = self.lanes.overflow(self.policy.max_waiting) {

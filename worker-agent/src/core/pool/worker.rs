@@ -158,24 +158,21 @@ impl Worker {
         self.job.as_ref().is_some_and(|job| job.charged.project == project)
     }
 
-    /// What it would have to drop for `project` so that at most `max` unpinned ones stay.
-    pub fn would_drop(&self, project: &str, max: usize) -> impl Iterator<Item = &String> {
-        let excess = if self.holds(project) {
+    /// How many projects it would have to drop for `project` so that at most `max` unpinned ones stay.
+    pub fn excess(&self, project: &str, max: usize) -> usize {
+        if self.holds(project) {
             0
         } else {
             (self.loaded.len() + 1).saturating_sub(max.max(1))
-        };
-        self.loaded.iter().take(excess)
+        }
     }
 
-    /// Marks `project` as used now and names what must go so that at most `max` unpinned ones stay.
-    pub fn take(&mut self, project: &str, max: usize) -> Vec<String> {
-        let excess = self.would_drop(project, max).count();
+    /// Marks `project` as used now.
+    pub fn touch(&mut self, project: &str) {
         if let Some(at) = self.loaded.iter().position(|held| held == project) {
             let held = self.loaded.remove(at);
             self.loaded.push(held);
         }
-        self.loaded.drain(..excess).collect()
     }
 
     /// Sends it away; its process is killed at `kill_at`, or has been.
