@@ -3,6 +3,7 @@
 //! the fleet.
 
 pub mod config;
+pub mod dice;
 pub mod http;
 pub mod ops;
 pub mod quarantine;

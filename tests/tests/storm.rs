@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use nix::sys::signal::Signal;
 use stack::client::Client;
+use stack::draw::Draw;
 use stack::memory::Memory;
 use stack::shots::{PNG, Shot, get_map, mix};
 use stack::{Agent, Plan, Stack, until};
@@ -33,26 +34,18 @@ const DESCRIPTORS: usize = 12;
 const HUNGRY: &str = "/?MAP=/world&SERVICE=WMS&VERSION=1.3.0&REQUEST=GetMap&LAYERS=countries&STYLES=&CRS=EPSG:4326\
     &BBOX=-80,-170,80,170&WIDTH=15000&HEIGHT=15000&FORMAT=image/png";
 
-/// Numbers that look random and are the same in each run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
+/// A place in a list of so many.
+fn place(draw: &mut Draw, of: usize) -> usize {
+    usize::try_from(draw.below(u32::try_from(of).unwrap())).unwrap()
 }
 
 /// Requests that are all different, so that workers have to answer them, among some that are the same.
-fn shot(dice: &mut Dice, mix: &[Shot]) -> Shot {
-    if dice.roll(4) == 0 {
-        return mix[usize::try_from(dice.roll(mix.len() as u64)).unwrap()].clone();
+fn shot(draw: &mut Draw, mix: &[Shot]) -> Shot {
+    if draw.below(4) == 0 {
+        return mix[place(draw, mix.len())].clone();
     }
-    let (south, west) = (dice.roll(12_000), dice.roll(30_000));
-    #[allow(clippy::cast_precision_loss, reason = "small")]
-    let (south, west) = (south as f64 / 100.0 - 80.0, west as f64 / 100.0 - 170.0);
+    let (south, west) = (draw.below(12_000), draw.below(30_000));
+    let (south, west) = (f64::from(south) / 100.0 - 80.0, f64::from(west) / 100.0 - 170.0);
     Shot {
         name: "a map",
         target: get_map(&format!("{south},{west},{},{}", south + 20.0, west + 20.0), 200),
@@ -69,9 +62,9 @@ struct Tally {
 }
 
 async fn client(client: Client, seed: u64, stop: Arc<AtomicBool>) -> Tally {
-    let (mut dice, mut tally, mix) = (Dice(seed * 7919 + 1), Tally::default(), mix());
+    let (mut draw, mut tally, mix) = (Draw::seeded(seed), Tally::default(), mix());
     while !stop.load(Ordering::Relaxed) {
-        let shot = shot(&mut dice, &mix);
+        let shot = shot(&mut draw, &mix);
         let sent = Instant::now();
         let answer = client.ask(Method::GET, &shot.target, &[], "").await;
         let took = sent.elapsed();
@@ -93,11 +86,11 @@ async fn client(client: Client, seed: u64, stop: Arc<AtomicBool>) -> Tally {
 
 /// Clients that ask and do not wait for the answer.
 async fn impatient(client: Client, stop: Arc<AtomicBool>) -> u64 {
-    let (mut dice, mut gone) = (Dice(4711), 0);
+    let (mut draw, mut gone) = (Draw::seeded(4711), 0);
     while !stop.load(Ordering::Relaxed) {
-        let target = get_map(&format!("{},{},60,60", dice.roll(50), dice.roll(50)), 900);
+        let target = get_map(&format!("{},{},60,60", draw.below(50), draw.below(50)), 900);
         let asking = client.ask(Method::GET, &target, &[], "");
-        let patience = Duration::from_millis(5 + dice.roll(60));
+        let patience = Duration::from_millis(u64::from(5 + draw.below(60)));
         gone += u64::from(tokio::time::timeout(patience, asking).await.is_err());
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
@@ -226,22 +219,22 @@ async fn every_safe_request_is_answered_whatever_happens() {
 
 /// Kills a random worker every half second, stops one for good, and resizes every five seconds. Says how many it killed.
 async fn rage(stack: &Stack) -> u64 {
-    let (mut dice, started) = (Dice(99), Instant::now());
+    let (mut draw, started) = (Draw::seeded(99), Instant::now());
     let (mut killed, mut hung) = (0, false);
     let mut round = 0_u32;
     while started.elapsed() < STORM {
         tokio::time::sleep_until((started + Duration::from_millis(500) * round).into()).await;
-        let agent = &stack.agents[usize::try_from(dice.roll(2)).unwrap()];
+        let agent = &stack.agents[place(&mut draw, 2)];
         let workers = agent.workers().await;
         if round.is_multiple_of(10) {
-            let size = 1 + dice.roll(4);
+            let size = 1 + draw.below(4);
             assert!(agent.cli(&["resize", &size.to_string()]).status.success());
         }
         if workers.is_empty() {
             round += 1;
             continue;
         }
-        let victim = &workers[usize::try_from(dice.roll(workers.len() as u64)).unwrap()];
+        let victim = &workers[place(&mut draw, workers.len())];
         if !hung && round > 10 && victim.state == "busy" {
             println!("worker {} of {} hangs", victim.id, agent.name);
             agent.signal_worker(victim, Signal::SIGSTOP);

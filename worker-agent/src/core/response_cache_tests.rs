@@ -1,21 +1,11 @@
 use std::collections::HashMap;
 
+use graticule_daemon::dice::Dice;
+
 use super::*;
 
 const SEEDS: u64 = 1000;
 const STEPS: usize = 200;
-
-/// Xorshift: the same numbers for the same seed on every machine.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-}
 
 const AGE: Duration = Duration::from_secs(60);
 
@@ -154,7 +144,7 @@ fn any_history_keeps_within_the_limits_and_gives_only_what_was_put() {
 }
 
 fn simulate(seed: u64) {
-    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut dice = Dice::seeded(seed);
     let limits = Limits {
         max_bytes: usize::try_from(dice.roll(40_000)).unwrap(),
         max_entry_bytes: usize::try_from(dice.roll(20_000)).unwrap(),

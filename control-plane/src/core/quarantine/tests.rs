@@ -1,3 +1,5 @@
+use graticule_daemon::dice::Dice;
+
 use super::*;
 
 const RULE: Rule = Rule {
@@ -128,38 +130,26 @@ fn what_was_cleared_does_not_come_back() {
     assert_eq!(fleet.quarantine.cleared().iter().count(), 1);
 }
 
-/// Xorshift: the same numbers for the same seed on every machine.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % sides as u64).unwrap()
-    }
-}
-
 /// Any reports of any agents: the invariants hold, time alone brings changes when it was said to, and in the end nothing
 /// is left.
 #[test]
 fn whatever_agents_report_it_holds() {
     for seed in 1..=1000_u64 {
-        let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let mut dice = Dice::seeded(seed);
         let mut fleet = Fleet::new();
         for step in 0..60 {
             let context = format!("seed {seed} step {step}");
-            let later = fleet.now + Duration::from_millis(dice.roll(100_000) as u64);
+            let later = fleet.now + Duration::from_millis(dice.pick(100_000) as u64);
             let next = fleet.quarantine.next_deadline(fleet.now);
             fleet.now = later;
             let changed = fleet.quarantine.tick(later);
             assert_eq!(changed, next.is_some_and(|next| next <= later), "{context}");
-            let ages: Vec<u64> = (0..dice.roll(5)).map(|_| dice.roll(900) as u64).collect();
-            let fingerprint = dice.roll(4).to_string();
-            if dice.roll(10) == 0 {
-                fleet.clear(&fingerprint, dice.roll(50) as u64);
+            let ages: Vec<u64> = (0..dice.pick(5)).map(|_| dice.pick(900) as u64).collect();
+            let fingerprint = dice.pick(4).to_string();
+            if dice.pick(10) == 0 {
+                fleet.clear(&fingerprint, dice.pick(50) as u64);
             } else {
-                fleet.reports(&dice.roll(40).to_string(), &fingerprint, &ages);
+                fleet.reports(&dice.pick(40).to_string(), &fingerprint, &ages);
             }
             for (fingerprint, kills, refused, _) in fleet.shows() {
                 assert!(!refused || kills >= 2, "{context}: {fingerprint} after {kills} kills");

@@ -3,21 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use graticule_daemon::dice::Dice;
+
 use super::tests::policy;
 use super::*;
 
 const SEEDS: u64 = 1000;
-
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-}
 
 /// A pool in virtual time: requests take as long as their project's cost says.
 struct Model {
@@ -110,7 +101,7 @@ impl Model {
 #[test]
 fn a_flood_delays_another_project_by_less_than_one_request() {
     for seed in 1..=SEEDS {
-        let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let mut dice = Dice::seeded(seed);
         let workers = 1 + usize::try_from(dice.roll(4)).unwrap();
         let slow = 500 + dice.roll(3000);
         let mut model = Model::new(workers, &[("/slow", slow), ("/other", 20)]);
@@ -138,7 +129,7 @@ fn a_flood_delays_another_project_by_less_than_one_request() {
 #[test]
 fn projects_that_always_wait_get_equal_shares_of_the_workers() {
     for seed in 1..=SEEDS {
-        let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let mut dice = Dice::seeded(seed);
         let workers = 1 + usize::try_from(dice.roll(3)).unwrap();
         let costs = [
             ("/a", 10 + dice.roll(2000)),

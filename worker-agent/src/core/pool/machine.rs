@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use graticule_daemon::dice::Dice;
+
 use super::choice::{best_idle, evicted, holds_off_until};
 use super::exit::SIGKILL;
 use super::lanes::{Charged, Lanes, Waiting};
 use super::memory::{Memory, Verdict};
-use super::starts::{Backoff, Dice, Extra, Zygotes};
+use super::starts::{Backoff, Extra, Zygotes};
 use super::worker::{Job, Worker};
 use super::{Action, Event, ExitReason, ExitStatus, Policy, Refused, View, WorkerId, WorkerState};
 use crate::core::lane::Lane;
@@ -43,7 +45,7 @@ impl Pool {
     pub fn new(policy: Policy) -> Self {
         Self {
             pressure: FailurePressure::new(policy.failure_window),
-            dice: Dice::new(policy.seed),
+            dice: Dice::seeded(policy.seed),
             policy,
             workers: BTreeMap::new(),
             last_worker: 0,

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use graticule_daemon::dice::Dice;
+
 use super::tests::policy;
 use super::*;
 
@@ -11,18 +13,6 @@ const MIB: u64 = 1 << 20;
 
 const SEEDS: u64 = 1000;
 const STEPS: usize = 300;
-
-/// Xorshift: the same numbers for the same seed on every machine.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-}
 
 #[derive(Default)]
 struct World {
@@ -108,7 +98,7 @@ fn pick<T: Copy>(dice: &mut Dice, from: impl ExactSizeIterator<Item = T>) -> Opt
 }
 
 fn run(seed: u64) {
-    let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut dice = Dice::seeded(seed);
     let part = |dice: &mut Dice| [0.0, 0.25, 0.5, 1.0][usize::try_from(dice.roll(4)).unwrap()];
     let share = |dice: &mut Dice| Share {
         guaranteed: part(dice) / 2.0,

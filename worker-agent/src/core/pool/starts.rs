@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use graticule_daemon::dice::Dice;
+
 use super::machine::Pool;
 use super::worker::Worker;
 use super::{Action, ExitReason, Generation, Start, WorkerId};
@@ -16,29 +18,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long workers beyond the configured ones stay after inner requests needed them.
 const EXTRA_STAYS: Duration = Duration::from_secs(10);
 
-/// Numbers that differ between agents and are the same for the same seed (xorshift).
-#[derive(Debug)]
-pub(super) struct Dice(u64);
-
-impl Dice {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    /// From 0 to 1.
-    pub fn roll(&mut self) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        #[allow(clippy::cast_precision_loss, reason = "any number will do")]
-        let part = (self.0 >> 11) as f64 / (1_u64 << 53) as f64;
-        part
-    }
-
-    /// A value from the last fifth below `most`.
-    pub fn below(&mut self, most: f64) -> f64 {
-        most * (1.0 - 0.2 * self.roll())
-    }
+/// A value from the last fifth below `most`.
+fn some_below(dice: &mut Dice, most: f64) -> f64 {
+    most * (1.0 - 0.2 * dice.part())
 }
 
 /// Failures in a row and when the next try may be.
@@ -55,7 +37,7 @@ impl Backoff {
             .saturating_mul(1 << self.failures.min(16))
             .min(LONGEST_PAUSE);
         self.failures = self.failures.saturating_add(1);
-        self.until = Some(now + pause.mul_f64(1.0 - 0.25 * dice.roll()));
+        self.until = Some(now + pause.mul_f64(1.0 - 0.25 * dice.part()));
     }
 
     fn holds(&self, now: Instant) -> bool {
@@ -279,13 +261,13 @@ impl Pool {
                     clippy::cast_sign_loss,
                     reason = "a number of requests, about"
                 )]
-                let most = self.dice.below(most as f64) as u64;
+                let most = some_below(&mut self.dice, most as f64) as u64;
                 fresh.max_requests = most.max(1);
             }
             fresh.expires = self
                 .policy
                 .max_age
-                .map(|age| now + Duration::from_secs_f64(self.dice.below(age.as_secs_f64())));
+                .map(|age| now + Duration::from_secs_f64(some_below(&mut self.dice, age.as_secs_f64())));
             self.workers.insert(worker, fresh);
             actions.push(Action::StartWorker { worker, start });
         }

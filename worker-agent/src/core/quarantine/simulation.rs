@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use graticule_daemon::dice::Dice;
+
 use super::tests::{RULE, culprit};
 use super::*;
 
@@ -12,18 +14,6 @@ const SEEDS: u64 = 1000;
 const STEPS: usize = 120;
 const POISON: &str = "poison";
 const POPULAR: &str = "popular";
-
-/// Xorshift: the same numbers for the same seed on every machine.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % sides as u64).unwrap()
-    }
-}
 
 /// What the control plane does, no more than that.
 #[derive(Default)]
@@ -104,12 +94,12 @@ struct World {
 impl World {
     fn new(dice: &mut Dice, delay: usize) -> Self {
         let rule = Rule {
-            limit: u32::try_from(2 + dice.roll(2)).unwrap(),
-            duration: Duration::from_secs(60 * (1 + dice.roll(15) as u64)),
+            limit: u32::try_from(2 + dice.pick(2)).unwrap(),
+            duration: Duration::from_secs(60 * (1 + dice.pick(15) as u64)),
             ..RULE
         };
         let now = Instant::now() + Duration::from_secs(1_000_000);
-        let sites = (0..1 + dice.roll(5)).map(|n| Site {
+        let sites = (0..1 + dice.pick(5)).map(|n| Site {
             name: format!("agent-{n}"),
             quarantine: Quarantine::new(now, &format!("agent-{n}"), rule),
             attached: true,
@@ -247,7 +237,7 @@ impl World {
 
 fn each_seed(run: impl Fn(u64, &mut Dice) + std::panic::RefUnwindSafe) {
     for seed in 1..=SEEDS {
-        let outcome = std::panic::catch_unwind(|| run(seed, &mut Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)));
+        let outcome = std::panic::catch_unwind(|| run(seed, &mut Dice::seeded(seed)));
         assert!(outcome.is_ok(), "seed {seed} failed: run it alone");
     }
 }
@@ -259,9 +249,9 @@ fn one_bad_request_kills_as_many_workers_as_the_limit_says() {
     each_seed(|seed, dice| {
         let mut world = World::new(dice, 0);
         for step in 0..STEPS {
-            world.now += Duration::from_millis(1 + dice.roll(30_000) as u64);
-            let at = dice.roll(world.sites.len());
-            match dice.roll(12) {
+            world.now += Duration::from_millis(1 + dice.pick(30_000) as u64);
+            let at = dice.pick(world.sites.len());
+            match dice.pick(12) {
                 0..=4 => {
                     if world.poison(at) {
                         // Envoy tries once more elsewhere.
@@ -270,11 +260,11 @@ fn one_bad_request_kills_as_many_workers_as_the_limit_says() {
                         world.poison((at + 1) % world.sites.len());
                     }
                 }
-                5..=8 => world.popular(at, dice.roll(8) == 0),
+                5..=8 => world.popular(at, dice.pick(8) == 0),
                 9 => world.restart_control_plane(),
                 10 => world.restart_agent(at),
-                _ if dice.roll(5) == 0 => {
-                    let all = dice.roll(2) == 0;
+                _ if dice.pick(5) == 0 => {
+                    let all = dice.pick(2) == 0;
                     world.sites[at]
                         .quarantine
                         .clear(world.now, if all { "" } else { POISON });
@@ -299,11 +289,11 @@ fn one_bad_request_kills_as_many_workers_as_the_limit_says() {
 #[test]
 fn late_words_cost_a_worker_for_each_request_that_they_take() {
     each_seed(|seed, dice| {
-        let delay = dice.roll(6);
+        let delay = dice.pick(6);
         let mut world = World::new(dice, delay);
         for step in 0..STEPS {
-            world.now += Duration::from_millis(1 + dice.roll(30_000) as u64);
-            world.poison(dice.roll(world.sites.len()));
+            world.now += Duration::from_millis(1 + dice.pick(30_000) as u64);
+            world.poison(dice.pick(world.sites.len()));
             world.carry();
             let (limit, agents) = (world.rule.limit as usize, world.sites.len());
             let most = world.within(&world.poisoned);
@@ -321,9 +311,9 @@ fn an_agent_alone_keeps_to_the_limit_and_nothing_is_refused_for_ever() {
     each_seed(|seed, dice| {
         let mut world = World::new(dice, 3);
         for step in 0..STEPS {
-            world.now += Duration::from_millis(1 + dice.roll(30_000) as u64);
-            let at = dice.roll(world.sites.len());
-            match dice.roll(8) {
+            world.now += Duration::from_millis(1 + dice.pick(30_000) as u64);
+            let at = dice.pick(world.sites.len());
+            match dice.pick(8) {
                 0..=4 => drop(world.poison(at)),
                 5 => world.restart_control_plane(),
                 6 => world.break_stream(at),
