@@ -15,10 +15,9 @@ use graticule_proto::v1::qgis_server_server::QgisServerServer;
 use graticule_proto::v1::{AgentHello, AgentState};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
-use tonic::transport::server::Router;
+use tonic::transport::server::{Router, TcpIncoming};
 
 use crate::adapters::link;
 use crate::adapters::pins::Pins;
@@ -219,7 +218,8 @@ impl Bound {
         tokio::spawn(ops::serve(metrics_port, self.ops, closed.clone()));
         let serving = tokio::spawn(serve::http::serve(http_port, self.front, closing.clone()));
         let stopping = closing.clone().cancelled_owned();
-        let incoming = TcpListenerStream::new(grpc_port);
+        // Else an answer of two writes waits for the client's delayed acknowledgement, 40 ms.
+        let incoming = TcpIncoming::from(grpc_port).with_nodelay(Some(true));
         let grpc = tokio::spawn(self.router.serve_with_incoming_shutdown(incoming, stopping));
         if let Some((endpoint, hello)) = self.link {
             tokio::spawn(link::run(endpoint, hello, self.state, self.quarantine));
