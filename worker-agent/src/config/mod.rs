@@ -15,7 +15,7 @@ mod limits;
 
 use crate::core::locate::SearchPaths;
 use crate::core::ogc::{ClassRules, Classes, RuleError};
-use crate::core::pool::{self, Policy};
+use crate::core::pool::{self, MOST_WORKERS, Policy};
 
 pub use cache::Cache;
 pub use lanes::{Lanes, Rule, Share};
@@ -217,9 +217,6 @@ impl Default for Fleet {
         }
     }
 }
-
-/// The most workers that one agent may have.
-pub const MOST_WORKERS: usize = 1024;
 
 fn wrong(key: &str, problem: impl Into<String>) -> ConfigError {
     ConfigError::Invalid {

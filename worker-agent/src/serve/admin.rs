@@ -20,10 +20,9 @@ use crate::adapters::pins::{Pins, PinsError};
 use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::storage::{Storage, StorageError};
 use crate::adapters::supervisor::{Cached, Pinned, Supervisor};
-use crate::config::MOST_WORKERS;
 use crate::core::locate::ProjectName;
 use crate::core::message::ProjectRef;
-use crate::core::pool::LaneView;
+use crate::core::pool::{LaneView, MOST_WORKERS};
 use crate::core::quarantine::Listed;
 use graticule_proto::v1::AgentState;
 

@@ -94,7 +94,7 @@ impl Pool {
             }
             Event::Exited { worker, status } => {
                 if let Some(mut gone) = self.workers.remove(&worker) {
-                    self.settle(now, gone.job.take());
+                    self.settle(now, gone.job.take(), false);
                     let reason = self.reason(&gone, status);
                     self.gone(now, worker, reason, gone.is_starting(), &mut actions);
                 }
@@ -197,21 +197,15 @@ impl Pool {
         self.workers.values().filter(|worker| worker.is_serving()).count()
     }
 
-    /// Writes down what a request has cost, whatever became of it.
-    fn settle(&mut self, now: Instant, job: Option<Job>) {
-        if let Some(job) = job {
-            let took = now.saturating_duration_since(job.since);
-            self.lanes.costs.was_busy(&job.charged.project, job.charged.lane, took);
-            self.lanes.done(&self.policy, &job.charged, took);
+    /// Writes down what a request has cost, whatever became of it. One that made its worker load the project (`cold`) says
+    /// little of what the next one will cost.
+    fn settle(&mut self, now: Instant, job: Option<Job>, cold: bool) {
+        let Some(Job { since, charged, .. }) = job else { return };
+        let took = now.saturating_duration_since(since);
+        if !cold {
+            self.lanes.costs.was_busy(&charged.project, charged.lane, took);
         }
-    }
-
-    /// The same for a request that made its worker load the project: it says little of what the next one will cost.
-    fn settle_cold(&mut self, now: Instant, job: Option<Job>) {
-        if let Some(job) = job {
-            let took = now.saturating_duration_since(job.since);
-            self.lanes.done(&self.policy, &job.charged, took);
-        }
+        self.lanes.done(&self.policy, &charged, took);
     }
 
     fn left(&mut self, now: Instant, ticket: super::Ticket, actions: &mut Vec<Action>) {
@@ -239,21 +233,17 @@ impl Pool {
         worker.state = WorkerState::Idle { since: now };
         worker.served += 1;
         let job = worker.job.take();
-        if let Some((project, load)) = loaded {
+        let cold = loaded.is_some();
+        if let (Some((project, load)), Some(job)) = (loaded, &job) {
             // A project that was just loaded also draws more slowly: files are opened, caches are cold.
-            let warm = self.lanes.costs.busy(&project, Lane::Interactive);
-            let took = job
-                .as_ref()
-                .map_or(load, |job| now.saturating_duration_since(job.since));
-            let more = took.saturating_sub(Duration::from_secs_f64(warm));
+            let warm = Duration::from_secs_f64(self.lanes.costs.busy(&project, job.charged.lane));
+            let more = now.saturating_duration_since(job.since).saturating_sub(warm);
             self.lanes.costs.loaded(&project, load.max(more));
             if !worker.holds(&project) {
                 worker.loaded.push(project);
             }
-            self.settle_cold(now, job);
-        } else {
-            self.settle(now, job);
         }
+        self.settle(now, job, cold);
     }
 
     fn broken(&mut self, now: Instant, id: WorkerId, actions: &mut Vec<Action>) {
@@ -263,7 +253,7 @@ impl Pool {
         let verdict = worker.is_starting().then_some(ExitReason::Start);
         let job = worker.leave(verdict, None);
         actions.push(Action::Kill { worker: id });
-        self.settle(now, job);
+        self.settle(now, job, false);
     }
 
     fn kill(&mut self, now: Instant, id: WorkerId, verdict: ExitReason, actions: &mut Vec<Action>) {
@@ -272,7 +262,7 @@ impl Pool {
             .get_mut(&id)
             .and_then(|worker| worker.leave(Some(verdict), None));
         actions.push(Action::Kill { worker: id });
-        self.settle(now, job);
+        self.settle(now, job, false);
     }
 
     fn ready(&mut self, now: Instant, id: WorkerId, pinned: Vec<String>) {

@@ -55,6 +55,9 @@ pub type Ticket = u64;
 /// Numbers what workers are made from, from 1: QGIS and the pinned projects at their versions, held by one zygote.
 pub type Generation = u64;
 
+/// The most workers that one agent may have.
+pub const MOST_WORKERS: usize = 1024;
+
 /// What an operator decided.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
