@@ -30,6 +30,8 @@ mod starts;
 mod worker;
 
 #[cfg(test)]
+mod affinity_tests;
+#[cfg(test)]
 mod fairness_tests;
 #[cfg(test)]
 mod limits_tests;
