@@ -86,7 +86,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
     let policy = config.policy()?;
     let classes = Arc::new(config.classes()?);
     let shutdown_grace = config.shutdown_grace()?;
-    let storage = Storage::new(config.search_paths()?);
+    let storage = Storage::new(config.search_paths()?, &config.worker.storage)?;
 
     let server = &config.server;
     let http = bind("server.http_listen", server.http_listen).await?;

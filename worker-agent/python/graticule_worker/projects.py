@@ -48,13 +48,15 @@ class Projects:
     def list(self):
         return [held.describe() for held in self._held.values()]
 
-    def get(self, uri, version):
-        """(Held, whether it was loaded now). A copy at another version is dropped and loaded anew."""
+    def get(self, project):
+        """(Held, whether it was loaded now) for the protocol's `project`. A copy at another version stays when the wanted one
+        cannot be loaded, and is dropped when it has been."""
+        uri, version = project["uri"], project.get("version", "")
         held = self._held.get(uri)
         if held is not None and held.version == version:
             return held, False
+        held = self._load(uri, version, project.get("file") or uri)
         self.unload(uri)
-        held = self._load(uri, version)
         self._held[uri] = held
         return held, True
 
@@ -69,12 +71,12 @@ class Projects:
             QgsProject.setInstance(None)
         return True
 
-    def _load(self, uri, version):
-        project_file.check(uri)
+    def _load(self, uri, version, file):
+        project_file.check(file)
         # No style database and no spatial bookmarks of its own: a server has no use for them.
         project = QgsProject(None, Qgis.ProjectCapabilities())
         started = time.perf_counter()
-        if not project.read(uri, self._flags()):
+        if not project.read(file, self._flags()):
             reason = project.error().strip() or "it is not a project file that this QGIS can read"
             raise ProjectError("project_broken", f"QGIS could not read {uri}: {reason}")
         load_ms = (time.perf_counter() - started) * 1000

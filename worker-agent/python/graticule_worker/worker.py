@@ -51,8 +51,7 @@ class Request:
         self.method = message["method"]
         self.url = message["url"]
         self.headers = message.get("headers", [])
-        self.uri = message["project"]["uri"]
-        self.version = message["project"]["version"]
+        self.project = message["project"]
         self.evict = message.get("evict", [])
         self.depth = message.get("depth", 0)
         self.body = bytearray()
@@ -185,7 +184,7 @@ class Worker:
     def _operate(self, op, work):
         if op == "load":
             self._outgoing.serving(0)
-            held, _ = self._projects.get(work["project"]["uri"], work["project"]["version"])
+            held, _ = self._projects.get(work["project"])
             return held.describe()
         if op == "unload":
             return self._projects.unload(work["uri"])
@@ -219,7 +218,7 @@ class Worker:
     def _render(self, request, answer):
         for uri in request.evict:
             self._projects.unload(uri)
-        held, loaded_now = self._projects.get(request.uri, request.version)
+        held, loaded_now = self._projects.get(request.project)
         request.begin()
         if request.method not in _METHODS:
             answer.setHeader("Allow", ", ".join(_METHODS))
@@ -230,7 +229,7 @@ class Worker:
         if loaded_now and request.depth and held.bad_layers:
             # At the end of a chain of requests to this very server a layer of its own cannot be opened. Others, who ask
             # from outside, are to find it whole.
-            self._projects.unload(request.uri)
+            self._projects.unload(request.project["uri"])
             return None
         return held.describe() if loaded_now else None
 

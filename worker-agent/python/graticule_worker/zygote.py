@@ -53,7 +53,7 @@ def _preload(held, settings):
     for entry in settings.preload:
         uri = entry["uri"]
         try:
-            reason = preload.reason_against(uri, settings) or _load(held, uri, entry.get("version", ""))
+            reason = preload.reason_against(entry.get("file") or uri, settings) or _load(held, entry)
             if reason is not None:
                 not_preloaded.append({"uri": uri, "reason": reason})
         except Exception as error:
@@ -63,15 +63,15 @@ def _preload(held, settings):
     return failed, not_preloaded
 
 
-def _load(held, uri, version):
+def _load(held, project):
     """None when it is held now. Threads are looked for here, while it is known whose they are: every fork will be
     refused because of them."""
     before = Counter(process.threads_besides(_ALLOWED_THREADS))
-    held.get(uri, version)
+    held.get(project)
     started = Counter(_threads()) - before
     if not started:
         return None
-    held.unload(uri)
+    held.unload(project["uri"])
     return f"loading it started threads, so that no worker can be forked any more: {sorted(started.elements())}"
 
 

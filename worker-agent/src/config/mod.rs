@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use graticule_daemon::config::ConfigError;
+pub use graticule_daemon::config::ConfigError;
 use graticule_daemon::telemetry::Logging;
 use serde::{Deserialize, Serialize};
 
 mod cache;
 mod lanes;
 mod limits;
+mod storage;
 
 use crate::core::locate::SearchPaths;
 use crate::core::ogc::{ClassRules, Classes, RuleError};
@@ -20,6 +21,7 @@ use crate::core::pool::{self, MOST_WORKERS, Policy};
 pub use cache::Cache;
 pub use lanes::{Lanes, Rule, Share};
 pub use limits::{Isolation, Memory, Quarantine, Recycle};
+pub use storage::Storage;
 
 /// Everything an operator can decide.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -97,6 +99,8 @@ pub struct Worker {
     pub quarantine: Quarantine,
     /// What workers may do.
     pub isolation: Isolation,
+    /// How storages of projects are spoken to.
+    pub storage: Storage,
     /// What QGIS is told.
     pub qgis: Qgis,
 }
@@ -135,7 +139,7 @@ pub struct Qgis {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Projects {
-    /// Public location → directory, such as `"/" = "/srv/projects"`.
+    /// Public location → directory or URL of a storage, such as `"/" = "/srv/projects"`.
     pub search_paths: BTreeMap<String, String>,
 }
 
@@ -188,6 +192,7 @@ impl Default for Worker {
             lanes: Lanes::default(),
             quarantine: Quarantine::default(),
             isolation: Isolation::default(),
+            storage: Storage::default(),
             qgis: Qgis::default(),
         }
     }

@@ -7,10 +7,13 @@ use serde::{Deserialize, Serialize};
 /// A project as the worker is told of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProjectRef {
-    /// What QGIS can open: a file's path.
+    /// Where it is stored, the same at every version: a file's path, or a URL. Projects are told apart by it.
     pub uri: String,
     /// What the storage holds now.
     pub version: String,
+    /// A local copy of this version, which QGIS opens in the uri's stead where it cannot open that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
 }
 
 /// A project as a worker holds it.
@@ -245,6 +248,7 @@ mod tests {
         let project = ProjectRef {
             uri: "/w.qgs".into(),
             version: "1".into(),
+            file: None,
         };
         let request = ToWorker::Request {
             id: "r-1",

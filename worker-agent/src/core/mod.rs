@@ -4,6 +4,7 @@ pub mod conditional;
 pub mod environment;
 pub mod frame;
 pub mod index;
+pub mod known;
 pub mod lane;
 pub mod leftover;
 pub mod locate;

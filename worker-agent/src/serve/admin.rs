@@ -95,7 +95,9 @@ async fn find(storage: &Storage, name: &str) -> Result<(ProjectName, ProjectRef)
     match storage.find(&name).await {
         Ok(project) => Ok((name, project)),
         Err(error @ StorageError::Outside(_)) => Err(Status::permission_denied(error.to_string())),
-        Err(error @ StorageError::Missing { .. }) => Err(Status::not_found(error.to_string())),
+        Err(error @ (StorageError::Missing { .. } | StorageError::Gone { .. })) => {
+            Err(Status::not_found(error.to_string()))
+        }
         Err(error @ StorageError::Unavailable { .. }) => Err(Status::unavailable(error.to_string())),
     }
 }

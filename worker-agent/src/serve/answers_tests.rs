@@ -79,6 +79,7 @@ impl World {
         let project = ProjectRef {
             uri: "/srv/w.qgs".into(),
             version: self.version.into(),
+            file: None,
         };
         let call = Call {
             asked: &asked,

@@ -178,12 +178,14 @@ impl Front {
                 ProjectRef {
                     uri: String::new(),
                     version: String::new(),
+                    file: None,
                 },
             ));
         };
         let found = self.storage.find(name).await.map_err(|error| match error {
             StorageError::Outside(error) => error.into(),
             StorageError::Missing { project } => Refusal::UnknownProject { project },
+            StorageError::Gone { project } => Refusal::ProjectGone { project },
             StorageError::Unavailable { .. } => Refusal::StorageUnavailable {
                 message: error.to_string(),
             },

@@ -52,6 +52,12 @@ pub enum Refusal {
         /// Its name.
         project: String,
     },
+    /// It was there, and has been removed.
+    #[error("the project '{project}' has been removed")]
+    ProjectGone {
+        /// Its name.
+        project: String,
+    },
     /// No search path takes the name.
     #[error("the project '{project}' is outside every search path")]
     OutsideSearchPaths {
@@ -218,6 +224,7 @@ impl Refusal {
             | Self::BadOrigin(_) => StatusCode::BAD_REQUEST,
             Self::OutsideSearchPaths { .. } => StatusCode::FORBIDDEN,
             Self::UnknownProject { .. } | Self::NotFound { .. } => StatusCode::NOT_FOUND,
+            Self::ProjectGone { .. } => StatusCode::GONE,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ProjectBroken { .. } | Self::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
@@ -242,6 +249,7 @@ impl Refusal {
             Self::BadProjectName(error) if error.leads_out() => "ForbiddenProject",
             Self::AmbiguousProject { .. } | Self::BadProjectName(_) => "InvalidProject",
             Self::UnknownProject { .. } => "UnknownProject",
+            Self::ProjectGone { .. } => "ProjectGone",
             Self::OutsideSearchPaths { .. } => "ForbiddenProject",
             Self::UnknownService { .. } => "InvalidServices",
             Self::Malformed(_) | Self::BadOrigin(_) => "InvalidRequest",
@@ -267,6 +275,7 @@ impl Refusal {
             | Self::AmbiguousProject { .. }
             | Self::BadProjectName(_)
             | Self::UnknownProject { .. }
+            | Self::ProjectGone { .. }
             | Self::OutsideSearchPaths { .. } => Some("MAP"),
             Self::MissingParameter { name, .. } => Some(name),
             Self::UnknownService { .. } => Some("SERVICE"),

@@ -14,6 +14,7 @@ fn all() -> Vec<(Refusal, u16)> {
         (Refusal::BadProjectName(NameError::Traversal), 403),
         (Refusal::BadProjectName(NameError::Empty), 400),
         (Refusal::UnknownProject { project: text() }, 404),
+        (Refusal::ProjectGone { project: text() }, 410),
         (Refusal::OutsideSearchPaths { project: text() }, 403),
         (
             Refusal::MissingParameter {

@@ -156,7 +156,10 @@ fn paths(pairs: &[(&str, &str)]) -> SearchPaths {
 
 fn files(paths: &SearchPaths, name: &str) -> Vec<String> {
     let name = ProjectName::parse(name).unwrap();
-    let files = paths.locate(&name).map(|found| found.files).unwrap_or_default();
+    let files = match paths.locate(&name).map(|found| found.at) {
+        Ok(At::Directory(found)) => found.files,
+        _ => Vec::new(),
+    };
     files.iter().map(|file| file.display().to_string()).collect()
 }
 
@@ -207,17 +210,39 @@ fn dynamic_segments_fill_the_directory() {
     let found = paths
         .locate(&ProjectName::parse("/maps/ann/water/rivers.qgs").unwrap())
         .unwrap();
-    assert_eq!(found.root, PathBuf::from("/srv/u-ann/themes/water"));
-    assert_eq!(found.fence, PathBuf::from("/srv"));
-    assert_eq!(found.relative, PathBuf::from("rivers"));
+    let at = Candidates {
+        root: "/srv/u-ann/themes/water".into(),
+        fence: "/srv".into(),
+        files: vec!["/srv/u-ann/themes/water/rivers.qgs".into()],
+    };
+    assert_eq!(found.at, At::Directory(at));
+    assert_eq!(found.relative, "rivers");
     assert_eq!(found.location, "/maps/{user}/{theme}");
-    assert_eq!(found.files, [PathBuf::from("/srv/u-ann/themes/water/rivers.qgs")]);
     // Fixed before dynamic; a segment that looks like a name is only text.
     assert_eq!(files(&paths, "/maps/ann/fixed/x.qgs"), ["/srv/fixed/x.qgs"]);
     assert_eq!(
         files(&paths, "/maps/{theme}/b/x.qgs"),
         ["/srv/u-{theme}/themes/b/x.qgs"]
     );
+}
+
+#[test]
+fn stores_get_a_url_in_which_nothing_of_the_client_has_a_meaning() {
+    let paths = paths(&[
+        (
+            "/pg/{schema}",
+            "postgresql://host/?dbname=gis&schema={schema}&project={path}",
+        ),
+        ("/s3", "s3://bucket/maps"),
+        ("/files", "file:///srv/files"),
+    ]);
+    let at = |name: &str| paths.locate(&ProjectName::parse(name).unwrap()).unwrap().at;
+    let url = "postgresql://host/?dbname=gis&schema=a%26b%3Dc&project=x%20y/z%3F%23";
+    assert_eq!(at("/pg/a&b=c/x y/z?#"), At::Store(url.into()));
+    assert_eq!(at("/s3/x"), At::Store("s3://bucket/maps".into()));
+    assert_eq!(files(&paths, "/files/x.qgs"), ["/srv/files/x.qgs"]);
+    let schemes: Vec<_> = paths.iter().map(|(_, root)| root.scheme()).collect();
+    assert_eq!(schemes, [Some("postgresql"), None, Some("s3")]);
 }
 
 #[test]
@@ -232,6 +257,11 @@ fn mistakes_in_the_configuration_are_named() {
         ("/{a}", "/srv/{b}", "{b}"),
         ("/{a}", "/srv/{a", "unclosed"),
         ("/", "srv", "not absolute"),
+        ("/", "S3://bucket", "no scheme"),
+        ("/{a}", "s3://{a}/x", "may not choose"),
+        ("/{a}", "postgresql://u:p@{a}/?dbname=x", "may not choose"),
+        ("/", "s3://bucket/{b}", "{b}"),
+        ("/", "/srv/{path}", "{path}"),
     ] {
         let error = SearchPaths::new([(location, root)]).expect_err(location).to_string();
         assert!(error.contains(says) && error.contains(location), "{error}");
@@ -246,6 +276,7 @@ proptest! {
         if let Ok(parsed) = ProjectName::parse(&name) {
             prop_assert_eq!(&ProjectName::parse(&parsed.spelled()).unwrap(), &parsed);
             let found = paths(&[("/", "/srv/all")]).locate(&parsed).unwrap();
+            let At::Directory(found) = found.at else { panic!("a directory stays one") };
             for file in found.files {
                 let components: Vec<_> = file.components().collect();
                 prop_assert!(file.starts_with("/srv/all"));

@@ -1,0 +1,261 @@
+//! Where projects are kept: from a checked name to what QGIS can open, and its version, whatever stands behind the
+//! search path.
+//!
+//! Each location has a [`Backend`]. What backends saw last is remembered ([`Known`]), so that one which is slow or down
+//! costs a request nothing while there is a version to serve. Backends know no public names, and nothing of workers.
+
+mod directory;
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::config::ConfigError;
+use crate::core::known::{Known, Sight, Verdict};
+use crate::core::locate::{LocateError, Place, ProjectName, Root, SearchPaths, Suffix};
+use crate::core::message::ProjectRef;
+
+/// What stands behind a location.
+#[tonic::async_trait]
+pub trait Backend: Debug + Send + Sync + 'static {
+    /// Looks for a project now. Where QGIS cannot open it there, a local copy is made. Callers bound the time, and drop
+    /// the future when it has passed.
+    async fn look(&self, place: &Place) -> Result<ProjectRef, Trouble>;
+
+    /// Every project of a location without dynamic segments, in any order. Callers bound the time.
+    async fn list(&self) -> Result<Vec<Listed>, Trouble>;
+
+    /// For how long requests may use what was seen without another look; `None`: every request looks, as that costs
+    /// nothing.
+    fn believed_for(&self) -> Option<Duration>;
+}
+
+/// A project as a listing has it, before anybody has opened it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The name below the location, without suffix.
+    pub relative: String,
+    /// The file type, where it has one.
+    pub suffix: Option<Suffix>,
+    /// When it was last changed, where the storage knows.
+    pub modified: Option<SystemTime>,
+    /// The size of the project itself in bytes, where the storage knows.
+    pub bytes: Option<u64>,
+}
+
+/// Why a backend has no answer. Texts go to clients: they hold no secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// Nothing is there.
+    Missing,
+    /// A link leads out of the location's root.
+    Outside,
+    /// It does not answer now.
+    Down(String),
+    /// What is there cannot be used, and why.
+    Unusable(String),
+}
+
+/// Why a project cannot be had.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StorageError {
+    /// Its name lies outside every search path, or a link leads out of one.
+    #[error(transparent)]
+    Outside(#[from] LocateError),
+    /// Nothing is there.
+    #[error("there is no project '{project}'")]
+    Missing {
+        /// As clients name it.
+        project: String,
+    },
+    /// It was there, and has been removed.
+    #[error("the project '{project}' has been removed")]
+    Gone {
+        /// As clients name it.
+        project: String,
+    },
+    /// The storage cannot be read now.
+    #[error("the storage of '{location}' does not answer: {problem}")]
+    Unavailable {
+        /// The search path.
+        location: String,
+        /// What it said; no secrets.
+        problem: String,
+    },
+}
+
+/// The storage behind the search paths; clones share it.
+#[derive(Debug, Clone)]
+pub struct Storage {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    paths: SearchPaths,
+    backends: HashMap<String, Arc<dyn Backend>>,
+    known: Mutex<Known>,
+    /// One look at a time for each name.
+    looking: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    timeout: Duration,
+}
+
+impl Storage {
+    /// The storage behind `paths`. Nothing is connected to yet.
+    ///
+    /// # Errors
+    /// When a root cannot be meant; the text says which, and what to change.
+    pub fn new(paths: SearchPaths, config: &crate::config::Storage) -> Result<Self, ConfigError> {
+        let timeout = config.timeout()?;
+        let mut backends = HashMap::new();
+        for (location, root) in paths.iter() {
+            backends.insert(location.to_owned(), backend(location, root)?);
+        }
+        let inner = Inner {
+            paths,
+            backends,
+            known: Mutex::default(),
+            looking: Mutex::default(),
+            timeout,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Finds a project and its version. What was seen a moment ago is believed; what was seen before is used while another
+    /// look is on its way, and while the storage does not answer.
+    ///
+    /// # Errors
+    /// When it cannot be had; waits a bounded time for the storage.
+    pub async fn find(&self, name: &ProjectName) -> Result<ProjectRef, StorageError> {
+        let place = self.inner.paths.locate(name)?;
+        match self.judge(name, &place) {
+            Verdict::Believe(sight) => self.tell(name, &place, sight),
+            Verdict::UseAndLook(project) => {
+                let (storage, name) = (self.clone(), name.clone());
+                tokio::spawn(async move { storage.look(&name, &place).await });
+                Ok(project)
+            }
+            Verdict::Look => self.look_in_turn(name, &place).await,
+        }
+    }
+
+    /// Looks at the storage itself, whatever is known.
+    ///
+    /// # Errors
+    /// As for [`Storage::find`].
+    pub async fn find_now(&self, name: &ProjectName) -> Result<ProjectRef, StorageError> {
+        let place = self.inner.paths.locate(name)?;
+        self.look(name, &place).await
+    }
+
+    /// Each location without dynamic segments, and whether it is a directory or which scheme.
+    pub fn locations(&self) -> impl Iterator<Item = (&str, &Root)> {
+        let listed = |location: &str| !location.contains('{');
+        self.inner.paths.iter().filter(move |(location, _)| listed(location))
+    }
+
+    /// Every project of a location, in any order, without a name twice.
+    ///
+    /// # Errors
+    /// When the storage does not answer in a bounded time.
+    pub async fn list(&self, location: &str) -> Result<Vec<Listed>, StorageError> {
+        let unavailable = |problem: String| StorageError::Unavailable {
+            location: location.to_owned(),
+            problem,
+        };
+        let Some(backend) = self.inner.backends.get(location) else {
+            return Ok(Vec::new());
+        };
+        match tokio::time::timeout(self.inner.timeout * LISTING, backend.list()).await {
+            Ok(Ok(listed)) => Ok(listed),
+            Ok(Err(Trouble::Missing | Trouble::Outside)) => Err(unavailable("it is not there".into())),
+            Ok(Err(Trouble::Down(problem) | Trouble::Unusable(problem))) => Err(unavailable(problem)),
+            Err(_) => Err(unavailable(no_answer(self.inner.timeout * LISTING))),
+        }
+    }
+
+    fn judge(&self, name: &ProjectName, place: &Place) -> Verdict {
+        let believed = self.backend(place).believed_for();
+        let mut known = self.inner.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.judge(&name.spelled(), believed, Instant::now())
+    }
+
+    /// Looks after whoever is looking for the same, or takes what that one has seen.
+    async fn look_in_turn(&self, name: &ProjectName, place: &Place) -> Result<ProjectRef, StorageError> {
+        if self.backend(place).believed_for().is_none() {
+            return self.look(name, place).await;
+        }
+        let turn = {
+            let mut looking = self.inner.looking.lock().unwrap_or_else(PoisonError::into_inner);
+            looking.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(looking.entry(name.spelled()).or_default())
+        };
+        let _mine = turn.lock().await;
+        match self.judge(name, place) {
+            Verdict::Believe(sight) => self.tell(name, place, sight),
+            Verdict::UseAndLook(project) => Ok(project),
+            Verdict::Look => self.look(name, place).await,
+        }
+    }
+
+    async fn look(&self, name: &ProjectName, place: &Place) -> Result<ProjectRef, StorageError> {
+        let looked = tokio::time::timeout(self.inner.timeout, self.backend(place).look(place)).await;
+        let sight = match looked {
+            Ok(Ok(project)) => Sight::There(project),
+            Ok(Err(Trouble::Missing)) => Sight::Missing,
+            Ok(Err(Trouble::Outside)) => {
+                let project = name.to_string();
+                return Err(LocateError { project }.into());
+            }
+            Ok(Err(Trouble::Down(problem) | Trouble::Unusable(problem))) => Sight::Trouble(problem),
+            Err(_) => Sight::Trouble(no_answer(self.inner.timeout)),
+        };
+        if let Sight::Trouble(problem) = &sight {
+            tracing::warn!(project = %name, location = place.location, problem, "the storage does not answer");
+        }
+        let sight = {
+            let mut known = self.inner.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.saw(&name.spelled(), sight, Instant::now())
+        };
+        self.tell(name, place, sight)
+    }
+
+    fn tell(&self, name: &ProjectName, place: &Place, sight: Sight) -> Result<ProjectRef, StorageError> {
+        let project = name.to_string();
+        match sight {
+            Sight::There(project) => Ok(project),
+            Sight::Missing => Err(StorageError::Missing { project }),
+            Sight::Gone => Err(StorageError::Gone { project }),
+            Sight::Trouble(problem) => Err(StorageError::Unavailable {
+                location: place.location.clone(),
+                problem,
+            }),
+        }
+    }
+
+    fn backend(&self, place: &Place) -> &dyn Backend {
+        &*self.inner.backends[&place.location]
+    }
+}
+
+/// So many times as long as a look a listing may take.
+const LISTING: u32 = 4;
+
+fn no_answer(after: Duration) -> String {
+    format!("no answer within {} s", after.as_secs_f64())
+}
+
+fn backend(location: &str, root: &Root) -> Result<Arc<dyn Backend>, ConfigError> {
+    match (root, root.scheme()) {
+        (Root::Directory(root), _) => Ok(Arc::new(directory::Directory::new(root))),
+        (Root::Store(_), scheme) => Err(ConfigError::Invalid {
+            origin: "configuration".into(),
+            key: "worker.qgis.projects.search_paths".into(),
+            problem: format!(
+                "search path '{location}': `{}` is no storage; expected a directory",
+                scheme.unwrap_or_default()
+            ),
+        }),
+    }
+}

@@ -1,0 +1,210 @@
+//! What the storage said of projects, and for how long that is believed.
+//!
+//! A storage that does not answer costs nothing while a version is known, and the same question is not put to it again
+//! and again. A project that was there and is not any more is told apart from one that never was.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::message::ProjectRef;
+
+/// How many projects are remembered.
+const REMEMBERED: usize = 10_000;
+
+/// What is not there, or does not answer, is asked again after this at the latest.
+const BRIEFLY: Duration = Duration::from_secs(1);
+
+/// A look that was begun in the background and did not end is begun again after this.
+const LOST: Duration = Duration::from_secs(60);
+
+/// What was seen of a project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sight {
+    /// It is there.
+    There(ProjectRef),
+    /// It never was.
+    Missing,
+    /// It was there.
+    Gone,
+    /// The storage did not answer, and why.
+    Trouble(String),
+}
+
+/// What to do with a request for a project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Take this.
+    Believe(Sight),
+    /// Take this, and look again meanwhile.
+    UseAndLook(ProjectRef),
+    /// Look first.
+    Look,
+}
+
+#[derive(Debug)]
+struct Entry {
+    sight: Sight,
+    seen: Instant,
+    /// When a look in the background began.
+    looking: Option<Instant>,
+}
+
+/// Projects as last seen, by name.
+#[derive(Debug, Default)]
+pub struct Known {
+    entries: BTreeMap<String, Entry>,
+}
+
+impl Known {
+    /// What to do with a request for `name` when sights are believed for so long; without a time, only trouble is.
+    pub fn judge(&mut self, name: &str, believed: Option<Duration>, now: Instant) -> Verdict {
+        let Some(entry) = self.entries.get_mut(name) else {
+            return Verdict::Look;
+        };
+        let age = now.saturating_duration_since(entry.seen);
+        match (&entry.sight, believed) {
+            (Sight::Trouble(_), _) if age < BRIEFLY => Verdict::Believe(entry.sight.clone()),
+            (Sight::Trouble(_), _) | (_, None) => Verdict::Look,
+            (Sight::There(_), Some(believed)) if age < believed => Verdict::Believe(entry.sight.clone()),
+            (Sight::There(project), Some(_)) => {
+                if entry.looking.is_some_and(|since| now < since + LOST) {
+                    return Verdict::Believe(entry.sight.clone());
+                }
+                entry.looking = Some(now);
+                Verdict::UseAndLook(project.clone())
+            }
+            (_, Some(believed)) if age < believed.min(BRIEFLY) => Verdict::Believe(entry.sight.clone()),
+            _ => Verdict::Look,
+        }
+    }
+
+    /// Writes down what was seen, and says what it means: what was there before is gone, not missing, and serves on while
+    /// there is trouble.
+    pub fn saw(&mut self, name: &str, sight: Sight, now: Instant) -> Sight {
+        let before = self.entries.get(name).map(|entry| &entry.sight);
+        let sight = match (sight, before) {
+            (Sight::Missing, Some(Sight::There(_) | Sight::Gone)) => Sight::Gone,
+            (Sight::Trouble(_), Some(Sight::There(project))) => Sight::There(project.clone()),
+            (sight, _) => sight,
+        };
+        self.make_room(name);
+        let entry = Entry {
+            sight: sight.clone(),
+            seen: now,
+            looking: None,
+        };
+        self.entries.insert(name.to_owned(), entry);
+        sight
+    }
+
+    /// Names and versions of what is there.
+    pub fn there(&self) -> impl Iterator<Item = (&str, &ProjectRef)> {
+        self.entries.iter().filter_map(|(name, entry)| match &entry.sight {
+            Sight::There(project) => Some((name.as_str(), project)),
+            _ => None,
+        })
+    }
+
+    /// What was asked for in vain goes first: a client could fill the memory with it.
+    fn make_room(&mut self, name: &str) {
+        if self.entries.len() < REMEMBERED || self.entries.contains_key(name) {
+            return;
+        }
+        let oldest = self.entries.iter().min_by_key(|(_, entry)| {
+            let rank = match entry.sight {
+                Sight::Missing | Sight::Trouble(_) => 0,
+                Sight::Gone => 1,
+                Sight::There(_) => 2,
+            };
+            (rank, entry.seen)
+        });
+        let oldest = oldest.map(|(name, _)| name.clone());
+        self.entries.remove(&oldest.unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BELIEVED: Option<Duration> = Some(Duration::from_secs(10));
+
+    fn there(version: &str) -> Sight {
+        Sight::There(ProjectRef {
+            uri: "s3://b/x".into(),
+            version: version.into(),
+            file: None,
+        })
+    }
+
+    fn later(seconds: u64) -> Instant {
+        use std::sync::LazyLock;
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        *START + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn what_was_seen_is_believed_for_a_while_and_then_used_during_one_look() {
+        let mut known = Known::default();
+        assert_eq!(known.judge("/x", BELIEVED, later(0)), Verdict::Look);
+        assert_eq!(known.saw("/x", there("1"), later(0)), there("1"));
+        assert_eq!(known.judge("/x", BELIEVED, later(9)), Verdict::Believe(there("1")));
+        assert!(matches!(known.judge("/x", BELIEVED, later(10)), Verdict::UseAndLook(_)));
+        assert_eq!(
+            known.judge("/x", BELIEVED, later(11)),
+            Verdict::Believe(there("1")),
+            "one looks"
+        );
+        assert!(
+            matches!(known.judge("/x", BELIEVED, later(71)), Verdict::UseAndLook(_)),
+            "a lost look"
+        );
+        assert_eq!(known.saw("/x", there("2"), later(72)), there("2"));
+        assert_eq!(known.judge("/x", BELIEVED, later(73)), Verdict::Believe(there("2")));
+        assert_eq!(
+            known.judge("/x", None, later(73)),
+            Verdict::Look,
+            "where looking is cheap"
+        );
+    }
+
+    #[test]
+    fn trouble_does_not_take_away_what_is_known() {
+        let mut known = Known::default();
+        known.saw("/x", there("1"), later(0));
+        let trouble = Sight::Trouble("down".into());
+        assert_eq!(known.saw("/x", trouble.clone(), later(20)), there("1"));
+        assert_eq!(known.judge("/x", BELIEVED, later(21)), Verdict::Believe(there("1")));
+        assert_eq!(known.saw("/y", trouble.clone(), later(0)), trouble);
+        assert_eq!(
+            known.judge("/y", BELIEVED, later(0)),
+            Verdict::Believe(trouble),
+            "not asked at once"
+        );
+        assert_eq!(known.judge("/y", BELIEVED, later(1)), Verdict::Look);
+    }
+
+    #[test]
+    fn what_was_there_is_gone_and_what_never_was_is_missing() {
+        let mut known = Known::default();
+        assert_eq!(known.saw("/x", Sight::Missing, later(0)), Sight::Missing);
+        assert_eq!(known.judge("/x", BELIEVED, later(0)), Verdict::Believe(Sight::Missing));
+        assert_eq!(known.judge("/x", BELIEVED, later(1)), Verdict::Look);
+        known.saw("/x", there("1"), later(1));
+        assert_eq!(known.saw("/x", Sight::Missing, later(2)), Sight::Gone);
+        assert_eq!(known.saw("/x", Sight::Missing, later(3)), Sight::Gone);
+        known.saw("/x", there("2"), later(4));
+        assert_eq!(known.there().count(), 1);
+    }
+
+    #[test]
+    fn names_asked_in_vain_do_not_drive_out_projects() {
+        let mut known = Known::default();
+        known.saw("/x", there("1"), later(0));
+        for n in 0..REMEMBERED + 10 {
+            known.saw(&format!("/no/{n}"), Sight::Missing, later(1));
+        }
+        assert_eq!(known.entries.len(), REMEMBERED);
+        assert_eq!(known.there().count(), 1);
+    }
+}
