@@ -25,13 +25,15 @@ use crate::adapters::python::Python;
 use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::runtime::Runtime;
 use crate::adapters::storage::Storage;
-use crate::adapters::supervisor::Supervisor;
+use crate::adapters::supervisor::{Loading, Supervisor};
 use crate::adapters::user;
+use crate::adapters::watch::Watch;
 use crate::config::Config;
 use crate::core::message::{Isolation, Settings, User};
 use crate::serve;
 use crate::serve::admin::Admin;
 use crate::serve::answers::Answers;
+use crate::serve::cache::Cache;
 use crate::serve::front::Front;
 use crate::serve::grpc::Grpc;
 use crate::serve::metrics::Metrics;
@@ -86,7 +88,11 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
     let policy = config.policy()?;
     let classes = Arc::new(config.classes()?);
     let shutdown_grace = config.shutdown_grace()?;
-    let storage = Storage::new(config.search_paths()?, &config.worker.storage)?;
+    let storage = Storage::new(
+        config.search_paths()?,
+        config.worker.qgis.projects.allow_direct_path_resolution,
+        &config.worker.storage,
+    )?;
 
     let server = &config.server;
     let http = bind("server.http_listen", server.http_listen).await?;
@@ -128,9 +134,20 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         metrics: Arc::clone(&metrics),
         quarantine: quarantine.clone(),
     };
-    let supervisor = Supervisor::new(policy, python, Arc::new(witness))?;
+    let projects = &config.worker.qgis.projects;
+    let loading = Loading {
+        load_on_request: projects.load_project_on_request,
+        reload_on_request: projects.reload_outdated_project_on_request,
+    };
+    let supervisor = Supervisor::new(policy, loading, python, Arc::new(witness))?;
     let (publish, agent_state) = watch::channel(AgentState::default());
     let (names, pinned) = watch::channel(Vec::new());
+    let every = config.worker.storage.check_interval()?;
+    let cache = Cache {
+        supervisor: supervisor.clone(),
+        storage: storage.clone(),
+        watch: Watch::start(storage.clone(), supervisor.clone(), pinned.clone(), every),
+    };
     let admin = Admin::restore(
         pins,
         supervisor.clone(),
@@ -139,6 +156,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         agent_state.clone(),
         names,
         quarantine.clone(),
+        cache,
     )
     .await;
     supervisor.begin();
@@ -169,10 +187,14 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
 
     let draining = Draining::default();
     let readiness = Readiness::new();
+    let pins = state::Pins {
+        names: pinned,
+        patience: config.pins_patience()?,
+    };
     tokio::spawn(state::follow(
         supervisor.clone(),
         draining.clone(),
-        pinned,
+        pins,
         readiness.clone(),
         health,
         publish,

@@ -11,6 +11,9 @@ from qgis.core import Qgis, QgsProject
 from . import project_file
 from .project_file import ProjectError
 
+_SLOWEST = 5
+"""Layers whose time to open a description tells."""
+
 _MAX_NAMED = 50
 """Bad layers that a description names; a head frame is bounded, a project's layers are not."""
 
@@ -25,6 +28,7 @@ class Held:
     load_ms: float
     layers: int
     bad_layers: list
+    slow_layers: list
 
     def describe(self):
         """The PROJECT of the protocol."""
@@ -34,7 +38,24 @@ class Held:
             "load_ms": round(self.load_ms, 1),
             "layers": self.layers,
             "bad_layers": self.bad_layers[:_MAX_NAMED],
+            "slow_layers": self.slow_layers,
         }
+
+
+class LayerTimes:
+    """How long each layer took to open: from the layer before to its own word."""
+
+    def __init__(self):
+        self.last = 0.0
+        self._times = []
+
+    def opened(self, layer, _element):
+        now = time.perf_counter()
+        self._times.append((layer.name(), round((now - self.last) * 1000, 1)))
+        self.last = now
+
+    def slowest(self):
+        return sorted(self._times, key=lambda pair: -pair[1])[:_SLOWEST]
 
 
 class Projects:
@@ -75,7 +96,9 @@ class Projects:
         project_file.check(file)
         # No style database and no spatial bookmarks of its own: a server has no use for them.
         project = QgsProject(None, Qgis.ProjectCapabilities())
-        started = time.perf_counter()
+        layer_times = LayerTimes()
+        project.readMapLayer.connect(layer_times.opened)
+        started = layer_times.last = time.perf_counter()
         if not project.read(file, self._flags()):
             reason = project.error().strip() or "it is not a project file that this QGIS can read"
             raise ProjectError("project_broken", f"QGIS could not read {uri}: {reason}")
@@ -91,7 +114,7 @@ class Projects:
             )
         # QGIS would list them in its capabilities and draw nothing for them, with status 200.
         project.removeMapLayers(list(bad))
-        return Held(uri, version, project, load_ms, len(layers), names)
+        return Held(uri, version, project, load_ms, len(layers), names, layer_times.slowest())
 
     def _flags(self):
         chosen = Qgis.ProjectReadFlags()

@@ -13,4 +13,5 @@ pub mod runtime;
 pub mod storage;
 pub mod supervisor;
 pub mod user;
+pub mod watch;
 pub mod zygote;

@@ -1,5 +1,6 @@
 //! The command line: the daemon itself, and what operators ask of a running one over gRPC.
 
+mod cache;
 mod client;
 mod quarantine;
 mod serve;
@@ -111,6 +112,49 @@ enum CacheCommand {
         #[command(flatten)]
         target: Target,
     },
+    /// Compare a project with its storage, or load it into every worker. Example: worker-agent cache checkout --pull /world
+    Checkout {
+        /// The project as clients name it
+        project: String,
+        /// Load it into every worker, and wait for that
+        #[arg(long)]
+        pull: bool,
+        #[command(flatten)]
+        target: Target,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have every worker drop a project, and wait until it is gone. Example: worker-agent cache drop /world
+    Drop {
+        /// The project as clients name it
+        project: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Look at the storage now; what has changed is loaded anew. Example: worker-agent cache update /world
+    Update {
+        /// The projects as clients name them; all that are in use when none is named
+        projects: Vec<String>,
+        #[command(flatten)]
+        target: Target,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have every worker drop all but pinned projects. Example: worker-agent cache clear
+    Clear {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Show what each worker holds, at which version. Example: worker-agent cache dump --json
+    Dump {
+        #[command(flatten)]
+        target: Target,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show what is loaded and what is pinned. Example: worker-agent cache list
     List {
         #[command(flatten)]
@@ -149,6 +193,20 @@ impl Args {
                 client::run(client::unpin(&target.host, project))
             }
             Command::Cache(CacheCommand::List { target, json }) => client::run(client::list(&target.host, json)),
+            Command::Cache(CacheCommand::Checkout {
+                project,
+                pull,
+                target,
+                json,
+            }) => client::run(cache::check_out(&target, project, pull, json)),
+            Command::Cache(CacheCommand::Drop { project, target }) => {
+                client::run(cache::drop_project(&target, project))
+            }
+            Command::Cache(CacheCommand::Update { projects, target, json }) => {
+                client::run(cache::update(&target, projects, json))
+            }
+            Command::Cache(CacheCommand::Clear { target }) => client::run(cache::clear(&target)),
+            Command::Cache(CacheCommand::Dump { target, json }) => client::run(cache::dump(&target, json)),
             Command::Quarantine(QuarantineCommand::List { target, json }) => {
                 client::run(quarantine::list(&target.host, json))
             }

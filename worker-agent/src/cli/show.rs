@@ -205,6 +205,10 @@ pub(super) fn cache(cache: &ListCacheReply) -> String {
         if !project.bad_layers.is_empty() {
             let _ = write!(notes, "bad layers: {}", project.bad_layers.join(", "));
         }
+        if project.outdated {
+            notes.push_str(if notes.is_empty() { "" } else { "; " });
+            notes.push_str("some workers hold an older version");
+        }
         rows.push(vec![
             project.project.clone(),
             if project.pinned { "yes" } else { "no" }.into(),
@@ -225,7 +229,10 @@ pub(super) fn cache_json(cache: &ListCacheReply) -> String {
             json!({
                 "project": project.project, "pinned": project.pinned, "workers": project.workers,
                 "version": project.version, "load_ms": project.load_ms, "hits": project.hits,
-                "bad_layers": project.bad_layers, "problem": project.problem,
+                "bad_layers": project.bad_layers, "problem": project.problem, "outdated": project.outdated,
+                "slow_layers": project.slow_layers.iter()
+                    .map(|slow| json!({"layer": slow.layer, "load_ms": slow.load_ms}))
+                    .collect::<Vec<_>>(),
             })
         })
         .collect();

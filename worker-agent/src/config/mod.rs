@@ -136,11 +136,33 @@ pub struct Qgis {
 }
 
 /// `[worker.qgis.projects]`
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Projects {
     /// Public location → directory or URL of a storage, such as `"/" = "/srv/projects"`.
     pub search_paths: BTreeMap<String, String>,
+    /// A request may name any project file of this machine by its path, whatever the search paths say. Only where every
+    /// client is trusted.
+    pub allow_direct_path_resolution: bool,
+    /// The first request for a project has it loaded; else only projects that are pinned or were checked out are served.
+    pub load_project_on_request: bool,
+    /// A changed project is loaded by the next request, which waits for that; else between requests, while the old version is
+    /// served.
+    pub reload_outdated_project_on_request: bool,
+    /// For so many seconds after its start the agent is not ready while a pinned project cannot be found.
+    pub pins_patience: f64,
+}
+
+impl Default for Projects {
+    fn default() -> Self {
+        Self {
+            search_paths: BTreeMap::new(),
+            allow_direct_path_resolution: false,
+            load_project_on_request: true,
+            reload_outdated_project_on_request: false,
+            pins_patience: 30.0,
+        }
+    }
 }
 
 /// `[fleet]`
@@ -340,6 +362,17 @@ impl Config {
     /// When it is out of its range.
     pub fn shutdown_grace(&self) -> Result<Duration, ConfigError> {
         seconds("server.shutdown_grace_period", self.server.shutdown_grace_period)
+    }
+
+    /// How long the agent waits for pinned projects before it is ready without them.
+    ///
+    /// # Errors
+    /// When it is out of its range.
+    pub fn pins_patience(&self) -> Result<Duration, ConfigError> {
+        seconds(
+            "worker.qgis.projects.pins_patience",
+            self.worker.qgis.projects.pins_patience,
+        )
     }
 
     /// The search paths.

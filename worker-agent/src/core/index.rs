@@ -18,7 +18,9 @@ pub struct Record {
     pub hits: u64,
     /// Layers that could not be opened at its last load.
     pub bad_layers: Vec<String>,
-    /// Why a pinned project is not loaded; empty when it is.
+    /// Those that took longest to open then, in milliseconds, slowest first.
+    pub slow_layers: Vec<(String, f64)>,
+    /// Why it could not be loaded when that was tried last; empty when it could.
     pub problem: String,
 }
 
@@ -52,10 +54,18 @@ impl Index {
         record.version.clone_from(&project.version);
         record.load_ms = project.load_ms;
         record.bad_layers.clone_from(&project.bad_layers);
+        record.slow_layers.clone_from(&project.slow_layers);
         record.problem.clear();
     }
 
-    /// A pinned project could not be loaded.
+    /// It is to be loaded once more: what was wrong before says nothing now.
+    pub fn retried(&mut self, uri: &str) {
+        if let Some(record) = self.records.get_mut(uri) {
+            record.problem.clear();
+        }
+    }
+
+    /// It could not be loaded.
     pub fn failed(&mut self, uri: &str, problem: &str) {
         problem.clone_into(&mut self.record(uri).problem);
     }
@@ -64,6 +74,15 @@ impl Index {
     #[must_use]
     pub fn get(&self, uri: &str) -> Option<&Record> {
         self.records.get(uri)
+    }
+
+    /// How many projects could not be loaded when that was tried last.
+    #[must_use]
+    pub fn broken(&self) -> usize {
+        self.records
+            .values()
+            .filter(|record| !record.problem.is_empty())
+            .count()
     }
 
     /// Every record with its uri.

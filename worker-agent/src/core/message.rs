@@ -31,6 +31,9 @@ pub struct LoadedProject {
     /// The names of those that could not be opened.
     #[serde(default)]
     pub bad_layers: Vec<String>,
+    /// Those that took longest to open, in milliseconds, slowest first.
+    #[serde(default)]
+    pub slow_layers: Vec<(String, f64)>,
 }
 
 /// What the agent sends in head frames.
@@ -62,6 +65,13 @@ pub enum ToWorker<'a> {
         id: &'a str,
         /// What to load.
         project: &'a ProjectRef,
+    },
+    /// Drop a project.
+    Unload {
+        /// Named in the answer.
+        id: &'a str,
+        /// Which.
+        uri: &'a str,
     },
     /// Stop the request, where QGIS can.
     Cancel {

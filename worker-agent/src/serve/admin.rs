@@ -7,14 +7,16 @@ use std::time::{Duration, Instant};
 use graticule_daemon::quarantine::is_fingerprint;
 use graticule_proto::v1::qgis_admin_server::QgisAdmin;
 use graticule_proto::v1::{
-    AgentKills, CachedProject, ClearQuarantineReply, ClearQuarantineRequest, LaneInfo, ListCacheReply,
-    ListCacheRequest, ListQuarantineReply, ListQuarantineRequest, MemoryInfo, PinProjectReply, PinProjectRequest,
-    QuarantineEntry, ResizeReply, ResizeRequest, StatsReply, StatsRequest, UnpinProjectReply, UnpinProjectRequest,
-    WorkerInfo,
+    AgentKills, CachedProject, CheckoutProjectReply, CheckoutProjectRequest, ClearCacheReply, ClearCacheRequest,
+    ClearQuarantineReply, ClearQuarantineRequest, DropProjectReply, DropProjectRequest, DumpCacheRequest, LaneInfo,
+    LayerLoad, ListCacheReply, ListCacheRequest, ListQuarantineReply, ListQuarantineRequest, MemoryInfo,
+    PinProjectReply, PinProjectRequest, QuarantineEntry, ResizeReply, ResizeRequest, StatsReply, StatsRequest,
+    UnpinProjectReply, UnpinProjectRequest, UpdateCacheReply, UpdateCacheRequest, WorkerCache, WorkerInfo,
 };
 use tokio::sync::{Mutex, watch};
 use tonic::{Request, Response, Status};
 
+use super::cache::Cache;
 use super::metrics::Metrics;
 use crate::adapters::pins::{Pins, PinsError};
 use crate::adapters::quarantine::QuarantineHandle;
@@ -41,6 +43,7 @@ struct Inner {
     pins: Mutex<Pins>,
     names: watch::Sender<Vec<String>>,
     quarantine: QuarantineHandle,
+    cache: Cache,
 }
 
 impl Admin {
@@ -54,6 +57,7 @@ impl Admin {
         state: watch::Receiver<AgentState>,
         names: watch::Sender<Vec<String>>,
         quarantine: QuarantineHandle,
+        cache: Cache,
     ) -> Self {
         let mut found = Vec::new();
         for pin in pins.iter() {
@@ -85,12 +89,13 @@ impl Admin {
                 pins: Mutex::new(pins),
                 names,
                 quarantine,
+                cache,
             }),
         }
     }
 }
 
-async fn find(storage: &Storage, name: &str) -> Result<(ProjectName, ProjectRef), Status> {
+pub(super) async fn find(storage: &Storage, name: &str) -> Result<(ProjectName, ProjectRef), Status> {
     let name = ProjectName::parse(name).map_err(|error| Status::invalid_argument(error.to_string()))?;
     match storage.find(&name).await {
         Ok(project) => Ok((name, project)),
@@ -264,6 +269,35 @@ impl QgisAdmin for Admin {
         Ok(Response::new(ListCacheReply { projects }))
     }
 
+    async fn checkout_project(
+        &self,
+        request: Request<CheckoutProjectRequest>,
+    ) -> Result<Response<CheckoutProjectReply>, Status> {
+        let CheckoutProjectRequest { project, pull } = request.into_inner();
+        Ok(Response::new(self.inner.cache.check_out(&project, pull).await?))
+    }
+
+    async fn drop_project(&self, request: Request<DropProjectRequest>) -> Result<Response<DropProjectReply>, Status> {
+        let project = request.into_inner().project;
+        Ok(Response::new(self.inner.cache.drop_project(&project).await?))
+    }
+
+    async fn update_cache(&self, request: Request<UpdateCacheRequest>) -> Result<Response<UpdateCacheReply>, Status> {
+        let projects = request.into_inner().projects;
+        Ok(Response::new(self.inner.cache.update(&projects).await?))
+    }
+
+    async fn clear_cache(&self, _: Request<ClearCacheRequest>) -> Result<Response<ClearCacheReply>, Status> {
+        Ok(Response::new(self.inner.cache.clear().await?))
+    }
+
+    type DumpCacheStream = futures::stream::BoxStream<'static, Result<WorkerCache, Status>>;
+
+    async fn dump_cache(&self, _: Request<DumpCacheRequest>) -> Result<Response<Self::DumpCacheStream>, Status> {
+        let dump = self.inner.cache.dump().await;
+        Ok(Response::new(Box::pin(futures::stream::iter(dump.into_iter().map(Ok)))))
+    }
+
     async fn resize(&self, request: Request<ResizeRequest>) -> Result<Response<ResizeReply>, Status> {
         let workers = request.into_inner().workers;
         let wanted = usize::try_from(workers).unwrap_or(usize::MAX);
@@ -350,5 +384,11 @@ fn describe(cached: Cached) -> CachedProject {
         hits: record.hits,
         bad_layers: record.bad_layers,
         problem: record.problem,
+        outdated: cached.outdated,
+        slow_layers: record
+            .slow_layers
+            .into_iter()
+            .map(|(layer, load_ms)| LayerLoad { layer, load_ms })
+            .collect(),
     }
 }

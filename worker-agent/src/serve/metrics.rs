@@ -60,6 +60,8 @@ metrics! {
     REQUEST_PRESSURE = "graticule_request_pressure", "Running and waiting requests over configured workers.";
     GENERATION = "graticule_generation", "The generation that new workers come from; 0 while there is none.";
     PINS = "graticule_pins", "Pinned projects.";
+    LOADS = "graticule_project_loads_total", "Projects that workers loaded or tried to, by result: ok or broken.";
+    BROKEN = "graticule_projects_broken", "Projects that could not be loaded when that was tried last.";
     QUARANTINE = "graticule_quarantine_entries", "Requests that killed workers, refused or only suspected.";
     QUARANTINED = "graticule_quarantined_total", "How often kills on this agent made a request refused.";
     READY = "graticule_ready", "1 when requests should be sent to this agent, else 0.";
@@ -82,7 +84,7 @@ const BYTES_BUCKETS: &[f64] = &[
     8_589_934_592.0,
 ];
 
-const STATES: [&str; 5] = ["starting", "idle", "busy", "cancelling", "leaving"];
+const STATES: [&str; 6] = ["starting", "idle", "busy", "cancelling", "loading", "leaving"];
 
 /// The agent's metrics, registered.
 pub struct Metrics {
@@ -114,6 +116,8 @@ pub struct Metrics {
     request_pressure: Gauge,
     generation: IntGauge,
     pins: IntGauge,
+    loads: IntCounterVec,
+    broken: IntGauge,
     quarantine: IntGaugeVec,
     quarantined: IntCounter,
     ready: IntGauge,
@@ -176,6 +180,8 @@ impl Metrics {
             request_pressure: registered!(Gauge::with_opts(opts(REQUEST_PRESSURE))),
             generation: registered!(IntGauge::with_opts(opts(GENERATION))),
             pins: registered!(IntGauge::with_opts(opts(PINS))),
+            loads: registered!(IntCounterVec::new(opts(LOADS), &["result"])),
+            broken: registered!(IntGauge::with_opts(opts(BROKEN))),
             quarantine: registered!(IntGaugeVec::new(opts(QUARANTINE), &["state"])),
             quarantined: registered!(IntCounter::with_opts(opts(QUARANTINED))),
             ready: registered!(IntGauge::with_opts(opts(READY))),
@@ -273,6 +279,7 @@ impl Metrics {
                 .map_or(0, |start| i64::try_from(start.generation()).unwrap_or(i64::MAX)),
         );
         self.pins.set(whole(status.pinned.len()));
+        self.broken.set(whole(status.broken));
         self.ready.set(i64::from(view.ready));
     }
 
@@ -314,6 +321,12 @@ impl Metrics {
     /// A worker has gone.
     pub fn gone(&self, reason: ExitReason) {
         self.exits.with_label_values(&[reason.name()]).inc();
+    }
+
+    /// A worker has loaded a project, or could not.
+    pub fn loaded(&self, sound: bool) {
+        let result = if sound { "ok" } else { "broken" };
+        self.loads.with_label_values(&[result]).inc();
     }
 
     /// A worker had to be spawned because its zygote may not be forked from.

@@ -88,6 +88,9 @@ fn no_lease(why: NoLease, work: &Work, supervisor: &Supervisor) -> Refusal {
             retry_after: u32::try_from(retry_after.as_secs()).unwrap_or(u32::MAX),
         },
         NoLease::Refused(Refused::Deadline) => too_late(work),
+        NoLease::Refused(Refused::NotLoaded) => Refusal::ProjectNotLoaded {
+            project: work.wanted.name.clone(),
+        },
         NoLease::Refused(Refused::Closing) | NoLease::Ended => Refusal::Draining,
     }
 }

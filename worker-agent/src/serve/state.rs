@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use graticule_daemon::ready::Readiness;
 use graticule_proto::v1::qgis_admin_server::QgisAdminServer;
@@ -31,15 +32,31 @@ impl Draining {
     }
 }
 
-/// What the control plane is told.
+/// The pins, and for how long after the start their absence counts.
+#[derive(Debug, Clone)]
+pub struct Pins {
+    /// The names of pinned projects.
+    pub names: watch::Receiver<Vec<String>>,
+    /// From the start on.
+    pub patience: Duration,
+}
+
+/// What the control plane is told. While the agent is `young`, pinned projects that cannot be found keep it from being
+/// ready.
 #[must_use]
-pub fn agent_state(status: &Status, draining: bool, pins: &[String]) -> AgentState {
+pub fn agent_state(status: &Status, draining: bool, pins: &[String], young: bool) -> AgentState {
     let view = &status.view;
+    let missing: Vec<String> = pins
+        .iter()
+        .filter(|pin| !status.found_pins.contains(pin))
+        .cloned()
+        .collect();
+    let ready = view.ready && (missing.is_empty() || !young);
     let phase = if status.gave_up.is_some() {
         AgentPhase::Failing
     } else if draining {
         AgentPhase::Draining
-    } else if view.ready {
+    } else if ready {
         AgentPhase::Ready
     } else {
         AgentPhase::Starting
@@ -56,36 +73,61 @@ pub fn agent_state(status: &Status, draining: bool, pins: &[String]) -> AgentSta
         request_pressure: request_pressure(status),
         generation: view.start.map_or(0, |start| start.generation()),
         pins: if view.settled { pins.to_vec() } else { Vec::new() },
-        waits_for: if view.ready {
+        waits_for: if ready {
             Vec::new()
+        } else if view.ready {
+            vec![PINS.to_owned()]
         } else {
             vec![WORKERS.to_owned()]
         },
+        missing_pins: missing,
     }
 }
 
 /// What `/readyz` says while the pool is not up.
 pub const WORKERS: &str = "workers";
 
+/// What it says while pinned projects are missing.
+pub const PINS: &str = "pins";
+
 /// Follows the pool and tells everybody of it, until the pool has ended.
 pub async fn follow(
     supervisor: Supervisor,
     draining: Draining,
-    pins: watch::Receiver<Vec<String>>,
+    pins: Pins,
     readiness: Readiness,
     health: HealthReporter,
     publish: watch::Sender<AgentState>,
 ) {
     let mut watch = supervisor.watch();
-    let mut awaited = Some(readiness.wait_for(WORKERS));
+    let mut awaited = Some((WORKERS, readiness.wait_for(WORKERS)));
     let mut told = None;
+    let started = Instant::now();
+    let mut missed = Vec::new();
     loop {
         let status = watch.borrow_and_update().clone();
-        let state = agent_state(&status, draining.is_set(), &pins.borrow());
+        let young = started.elapsed() < pins.patience;
+        let state = agent_state(&status, draining.is_set(), &pins.names.borrow(), young);
+        if !young && state.missing_pins != missed {
+            missed.clone_from(&state.missing_pins);
+            if !missed.is_empty() {
+                let projects = missed.join(", ");
+                tracing::error!(
+                    projects,
+                    "pinned projects are not there; they are loaded as soon as they are"
+                );
+            }
+        }
         let ready = state.phase == i32::from(AgentPhase::Ready);
+        let what = [WORKERS, PINS]
+            .into_iter()
+            .find(|what| state.waits_for.iter().any(|awaited| awaited == what));
+        let what = (!ready).then_some(what.unwrap_or(WORKERS));
+        if what != awaited.as_ref().map(|(what, _)| *what) {
+            awaited = what.map(|what| (what, readiness.wait_for(what)));
+        }
         if told != Some(ready) {
             told = Some(ready);
-            awaited = (!ready).then(|| readiness.wait_for(WORKERS));
             let serving = if ready {
                 ServingStatus::Serving
             } else {
@@ -105,7 +147,7 @@ pub async fn follow(
             changed
         });
         // A drain begins without an event of the pool's own.
-        let pause = tokio::time::sleep(std::time::Duration::from_millis(20));
+        let pause = tokio::time::sleep(Duration::from_millis(20));
         tokio::select! {
             changed = watch.changed() => if changed.is_err() { break },
             () = pause => {}
@@ -125,20 +167,35 @@ mod tests {
     #[test]
     fn the_worst_word_counts() {
         let mut status = Status::default();
-        assert_eq!(agent_state(&status, false, &[]).phase(), AgentPhase::Starting);
+        assert_eq!(agent_state(&status, false, &[], true).phase(), AgentPhase::Starting);
         status.view.ready = true;
-        assert_eq!(agent_state(&status, false, &[]).phase(), AgentPhase::Ready);
-        assert_eq!(agent_state(&status, true, &[]).phase(), AgentPhase::Draining);
+        assert_eq!(agent_state(&status, false, &[], true).phase(), AgentPhase::Ready);
+        assert_eq!(agent_state(&status, true, &[], true).phase(), AgentPhase::Draining);
         status.gave_up = Some(6.0);
-        assert_eq!(agent_state(&status, true, &[]).phase(), AgentPhase::Failing);
+        assert_eq!(agent_state(&status, true, &[], true).phase(), AgentPhase::Failing);
     }
 
     #[test]
     fn pins_are_told_once_every_worker_has_them() {
         let mut status = Status::default();
         let pins = ["/world".to_owned()];
-        assert!(agent_state(&status, false, &pins).pins.is_empty());
+        status.found_pins = pins.to_vec();
+        assert!(agent_state(&status, false, &pins, true).pins.is_empty());
         status.view.settled = true;
-        assert_eq!(agent_state(&status, false, &pins).pins, pins);
+        assert_eq!(agent_state(&status, false, &pins, true).pins, pins);
+    }
+
+    #[test]
+    fn a_young_agent_waits_for_pins_that_are_missing_and_an_older_one_names_them() {
+        let mut status = Status::default();
+        status.view.ready = true;
+        let pins = ["/world".to_owned()];
+        let state = agent_state(&status, false, &pins, true);
+        assert_eq!(
+            (state.phase(), state.waits_for),
+            (AgentPhase::Starting, vec![PINS.to_owned()])
+        );
+        let state = agent_state(&status, false, &pins, false);
+        assert_eq!((state.phase(), state.missing_pins), (AgentPhase::Ready, pins.to_vec()));
     }
 }

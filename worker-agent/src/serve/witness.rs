@@ -47,6 +47,10 @@ impl Observer for Witness {
         self.quarantine.succeeded(&request.fingerprint);
     }
 
+    fn loaded(&self, sound: bool) {
+        self.metrics.loaded(sound);
+    }
+
     fn fork_refused(&self) {
         self.metrics.fork_refused();
     }

@@ -139,7 +139,7 @@ mod tests {
 
     fn storage(root: &Path) -> Storage {
         let paths = SearchPaths::new([("/", root.to_str().unwrap())]).unwrap();
-        Storage::new(paths, &crate::config::Storage::default()).unwrap()
+        Storage::new(paths, false, &crate::config::Storage::default()).unwrap()
     }
 
     fn name(text: &str) -> ProjectName {
@@ -189,6 +189,21 @@ mod tests {
             Err(StorageError::Outside(_))
         ));
         assert!(storage.find(&name("/inside")).await.unwrap().uri.ends_with("/real.qgs"));
+    }
+
+    #[tokio::test]
+    async fn a_path_is_a_name_only_where_that_is_allowed() {
+        // Parts that begin with a dot are never served.
+        let dir = tempfile::Builder::new().prefix("direct").tempdir().unwrap();
+        fs::write(dir.path().join("x.qgs"), "x").unwrap();
+        let path = format!("{}/x", dir.path().display());
+        let find = async |direct| {
+            let paths = SearchPaths::new([("/maps", "/nowhere")]).unwrap();
+            let storage = Storage::new(paths, direct, &crate::config::Storage::default()).unwrap();
+            storage.find(&name(&path)).await
+        };
+        assert!(matches!(find(false).await, Err(StorageError::Outside(_))));
+        assert_eq!(find(true).await.unwrap().uri, format!("{path}.qgs"));
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::ConfigError;
 use crate::core::known::{Known, Sight, Verdict};
-use crate::core::locate::{LocateError, Place, ProjectName, Root, SearchPaths, Suffix};
+use crate::core::locate::{LocateError, Place, ProjectName, Root, SearchPaths, Suffix, direct};
 use crate::core::message::ProjectRef;
 
 /// What stands behind a location.
@@ -99,14 +99,16 @@ struct Inner {
     /// One look at a time for each name.
     looking: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     timeout: Duration,
+    /// The file system itself, when requests may name any file of it.
+    direct: Option<directory::Directory>,
 }
 
 impl Storage {
-    /// The storage behind `paths`. Nothing is connected to yet.
+    /// The storage behind `paths`, and with `direct` any project file of this machine besides. Nothing is connected to yet.
     ///
     /// # Errors
     /// When a root cannot be meant; the text says which, and what to change.
-    pub fn new(paths: SearchPaths, config: &crate::config::Storage) -> Result<Self, ConfigError> {
+    pub fn new(paths: SearchPaths, direct: bool, config: &crate::config::Storage) -> Result<Self, ConfigError> {
         let timeout = config.timeout()?;
         let mut backends = HashMap::new();
         for (location, root) in paths.iter() {
@@ -118,6 +120,7 @@ impl Storage {
             known: Mutex::default(),
             looking: Mutex::default(),
             timeout,
+            direct: direct.then(|| directory::Directory::new("/")),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -128,6 +131,38 @@ impl Storage {
     /// # Errors
     /// When it cannot be had; waits a bounded time for the storage.
     pub async fn find(&self, name: &ProjectName) -> Result<ProjectRef, StorageError> {
+        self.or_directly(name, self.find_within(name).await).await
+    }
+
+    /// Looks at the storage itself, whatever is known.
+    ///
+    /// # Errors
+    /// As for [`Storage::find`].
+    pub async fn find_now(&self, name: &ProjectName) -> Result<ProjectRef, StorageError> {
+        let found = match self.inner.paths.locate(name) {
+            Ok(place) => self.look(name, &place).await,
+            Err(error) => Err(error.into()),
+        };
+        self.or_directly(name, found).await
+    }
+
+    /// Where that is allowed, a name that leads nowhere is taken for a path.
+    async fn or_directly(
+        &self,
+        name: &ProjectName,
+        found: Result<ProjectRef, StorageError>,
+    ) -> Result<ProjectRef, StorageError> {
+        match (&self.inner.direct, found) {
+            (Some(files), Err(error @ (StorageError::Outside(_) | StorageError::Missing { .. }))) => {
+                let place = direct(name);
+                let looked = tokio::time::timeout(self.inner.timeout, files.look(&place)).await;
+                looked.ok().and_then(Result::ok).ok_or(error)
+            }
+            (_, found) => found,
+        }
+    }
+
+    async fn find_within(&self, name: &ProjectName) -> Result<ProjectRef, StorageError> {
         let place = self.inner.paths.locate(name)?;
         match self.judge(name, &place) {
             Verdict::Believe(sight) => self.tell(name, &place, sight),
@@ -138,15 +173,6 @@ impl Storage {
             }
             Verdict::Look => self.look_in_turn(name, &place).await,
         }
-    }
-
-    /// Looks at the storage itself, whatever is known.
-    ///
-    /// # Errors
-    /// As for [`Storage::find`].
-    pub async fn find_now(&self, name: &ProjectName) -> Result<ProjectRef, StorageError> {
-        let place = self.inner.paths.locate(name)?;
-        self.look(name, &place).await
     }
 
     /// Each location without dynamic segments, and whether it is a directory or which scheme.

@@ -3,6 +3,7 @@
 //! Others hold a [`Supervisor`], ask it for a worker and get a [`Lease`]. Which worker that is, how long to wait and
 //! when to kill is decided in [`crate::core::pool`]; how processes come and go stands in [`task`].
 
+mod errand;
 mod lease;
 mod scales;
 mod start;
@@ -36,6 +37,8 @@ pub trait Observer: Send + Sync + 'static {
     fn late(&self, request: &Wanted);
     /// A worker has answered, or has stopped a late request in time.
     fn served(&self, request: &Wanted);
+    /// A worker has loaded a project, or could not.
+    fn loaded(&self, sound: bool);
     /// A worker had to be spawned because its zygote may not be forked from.
     fn fork_refused(&self);
 }
@@ -53,6 +56,19 @@ pub struct Status {
     pub qgis: String,
     /// The uris of pinned projects.
     pub pinned: Vec<String>,
+    /// The names of pinned projects that could be found.
+    pub found_pins: Vec<String>,
+    /// How many projects could not be loaded when that was tried last.
+    pub broken: usize,
+}
+
+/// When projects are loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loading {
+    /// For the first request that asks for one; else only pinned and checked out ones are served.
+    pub load_on_request: bool,
+    /// A new version by the next request; else between requests, while the old one is served.
+    pub reload_on_request: bool,
 }
 
 /// What a request asks of the pool.
@@ -105,10 +121,21 @@ pub struct Cached {
     pub uri: String,
     /// Whether it is pinned.
     pub pinned: bool,
+    /// Whether a worker holds an older version than the storage.
+    pub outdated: bool,
     /// How many live workers hold it.
     pub workers: usize,
     /// What is known of it.
     pub record: Record,
+}
+
+/// What one worker holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Projects as clients name them, with their versions.
+    pub projects: BTreeMap<String, String>,
 }
 
 /// A handle to the pool; clones share it.
@@ -134,10 +161,10 @@ impl Supervisor {
     ///
     /// # Errors
     /// When the kernel refuses the role of a subreaper, or a thread, or does not say how much memory there is.
-    pub fn new(policy: Policy, python: Python, observer: Arc<dyn Observer>) -> std::io::Result<Self> {
+    pub fn new(policy: Policy, loading: Loading, python: Python, observer: Arc<dyn Observer>) -> std::io::Result<Self> {
         let (messages, inbox) = mpsc::unbounded_channel();
         let (publish, status) = watch::channel(Arc::default());
-        let task = Task::new(policy, python, observer, messages.clone(), publish)?;
+        let task = Task::new(policy, loading, python, observer, messages.clone(), publish)?;
         let machine = scales::start(messages.clone(), status.clone())?;
         tokio::spawn(task.run(inbox));
         Ok(Self {
@@ -200,6 +227,38 @@ impl Supervisor {
         let (reply, answer) = oneshot::channel();
         self.tell(Message::Pin { pinned, reply });
         answer.await.unwrap_or_else(|_| Err("the agent is stopping".into()))
+    }
+
+    /// The storage has this version of a project: who holds an older one loads it anew, without a request having to wait.
+    pub fn seen(&self, project: Pinned) {
+        self.tell(Message::Seen(project));
+    }
+
+    /// A pinned project is there, which may have been missing.
+    pub fn pin_found(&self, project: Pinned) {
+        self.tell(Message::PinFound(project));
+    }
+
+    /// A pinned project is not there any more; the pin stays.
+    pub fn pin_lost(&self, uri: String) {
+        self.tell(Message::PinLost(uri));
+    }
+
+    /// Has every worker load a project, one at a time.
+    pub fn check_out(&self, project: Pinned) {
+        self.tell(Message::CheckOut(project));
+    }
+
+    /// Has every worker drop the project at `uri`, or all that they were not started with.
+    pub fn drop_project(&self, uri: Option<String>) {
+        self.tell(Message::Event(Event::Drop { project: uri }));
+    }
+
+    /// What each worker holds.
+    pub async fn holdings(&self) -> Vec<Holding> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Message::Dump { reply });
+        answer.await.unwrap_or_default()
     }
 
     /// Every project that a worker holds or that is pinned.

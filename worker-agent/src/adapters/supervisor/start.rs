@@ -4,10 +4,11 @@ use std::fmt;
 
 use tokio::sync::oneshot;
 
+use super::errand::{Errand, load};
 use crate::adapters::channel::{Channel, ChannelError};
 use crate::adapters::zygote::Forked;
 use crate::core::frame::Kind;
-use crate::core::message::{End, FailedProject, FromWorker, LoadedProject, ProjectRef, ToWorker};
+use crate::core::message::{FailedProject, FromWorker, LoadedProject, ProjectRef};
 
 /// A worker that is ready.
 #[derive(Debug)]
@@ -68,20 +69,16 @@ pub(super) async fn bring_up(mut channel: Channel, pins: &[ProjectRef]) -> Resul
         {
             continue;
         }
-        let end = load(&mut channel, project)
+        let came = load(&mut channel, project)
             .await
             .map_err(|error| (Stage::Pins, error))?;
-        match (end.result.map(serde_json::from_value::<LoadedProject>), end.error) {
-            (Some(Ok(loaded)), _) => {
+        match came {
+            Errand::Loaded(loaded) => {
                 held.retain(|other| other.uri != loaded.uri);
                 held.push(loaded);
             }
-            (_, Some(error)) => failed.push(FailedProject {
-                uri: project.uri.clone(),
-                message: error.message,
-            }),
-            (Some(Err(error)), None) => return Err((Stage::Pins, error.into())),
-            (None, None) => return Err((Stage::Pins, ChannelError::Unexpected("end"))),
+            Errand::Failed(failure) => failed.push(failure),
+            Errand::Done => {}
         }
     }
     Ok(Up {
@@ -90,17 +87,4 @@ pub(super) async fn bring_up(mut channel: Channel, pins: &[ProjectRef]) -> Resul
         held,
         failed,
     })
-}
-
-async fn load(channel: &mut Channel, project: &ProjectRef) -> Result<End, ChannelError> {
-    channel
-        .send(
-            Kind::Head,
-            &ToWorker::Load {
-                id: &project.uri,
-                project,
-            },
-        )
-        .await?;
-    channel.read_json(Kind::End).await
 }

@@ -1,6 +1,7 @@
 //! The task that owns the pool: messages in, actions out.
 
 mod children;
+mod projects;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
@@ -11,9 +12,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use children::remove_dir;
 
+use super::errand::Errand;
 use super::lease::{Lease, Stop};
 use super::start::{Stage, Up};
-use super::{Cached, Observer, Pinned, Status, Wanted};
+use super::{Cached, Holding, Loading, Observer, Pinned, Status, Wanted};
 use crate::adapters::channel::{Channel, ChannelError};
 use crate::adapters::output::LastLines;
 use crate::adapters::processes::{Ended, Processes};
@@ -69,6 +71,18 @@ pub(super) enum Message {
         generation: Generation,
         error: Option<ChannelError>,
     },
+    /// The storage has this version of a project.
+    Seen(Pinned),
+    PinFound(Pinned),
+    /// The uri of a pinned project that is not there any more.
+    PinLost(String),
+    /// Every worker should hold this project.
+    CheckOut(Pinned),
+    Tended {
+        worker: WorkerId,
+        channel: Channel,
+        errand: Errand,
+    },
     Pinned(Vec<Pinned>),
     Pin {
         pinned: Pinned,
@@ -76,6 +90,9 @@ pub(super) enum Message {
     },
     List {
         reply: oneshot::Sender<Vec<Cached>>,
+    },
+    Dump {
+        reply: oneshot::Sender<Vec<Holding>>,
     },
     Close,
     KillAll,
@@ -113,6 +130,8 @@ struct Zygote {
     printed: LastLines,
     tmpdir: PathBuf,
     preload: Vec<ProjectRef>,
+    /// The uris of those that its workers inherit.
+    holds: Vec<String>,
     ready: bool,
     stopping: bool,
 }
@@ -130,6 +149,9 @@ pub(super) struct Task {
     zygotes: BTreeMap<Generation, Zygote>,
     wanted: HashMap<Ticket, (Box<Wanted>, Reply)>,
     pins: Vec<ProjectRef>,
+    loading: Loading,
+    /// The newest known versions of projects that workers hold or load.
+    latest: HashMap<String, ProjectRef>,
     pin_waiters: Vec<(ProjectRef, oneshot::Sender<Result<f64, String>>)>,
     index: Index,
     qgis: String,
@@ -143,6 +165,7 @@ pub(super) struct Task {
 impl Task {
     pub fn new(
         policy: Policy,
+        loading: Loading,
         python: Python,
         observer: Arc<dyn Observer>,
         messages: mpsc::UnboundedSender<Message>,
@@ -162,6 +185,8 @@ impl Task {
             zygotes: BTreeMap::new(),
             wanted: HashMap::new(),
             pins: Vec::new(),
+            loading,
+            latest: HashMap::new(),
             pin_waiters: Vec::new(),
             index: Index::default(),
             qgis: String::new(),
@@ -207,7 +232,12 @@ impl Task {
     fn take(&mut self, message: Message) {
         match message {
             Message::Wanted { ticket, wanted, reply } => {
-                self.notice_change(&wanted.project);
+                if self.may_not_load(&wanted.project.uri) {
+                    return drop(reply.send(Err(Refused::NotLoaded)));
+                }
+                if !self.loading.reload_on_request {
+                    self.seen(&wanted.project);
+                }
                 let arrived = Event::Arrived {
                     ticket,
                     project: wanted.project.uri.clone(),
@@ -244,9 +274,42 @@ impl Task {
             Message::StartFailed { worker, stage, error } => self.start_failed(worker, stage, &error),
             Message::Image { generation, image } => self.image(generation, image),
             Message::ZygoteLost { generation, error } => self.zygote_lost(generation, error.as_ref()),
+            Message::Seen(Pinned { project, .. }) => self.seen(&project),
+            Message::PinFound(pinned) => {
+                if !self.pins.iter().any(|pin| pin.uri == pinned.project.uri) {
+                    tracing::info!(project = pinned.name, "a pinned project is there now");
+                    self.index.named(&pinned.project.uri, &pinned.name);
+                    self.pins.push(pinned.project);
+                    self.feed(Event::PreloadChanged);
+                }
+            }
+            Message::PinLost(uri) => {
+                if self.pins.iter().any(|pin| pin.uri == uri) {
+                    tracing::error!(project = uri, "a pinned project has been removed; it stays pinned");
+                    self.pins.retain(|pin| pin.uri != uri);
+                    self.feed(Event::PreloadChanged);
+                }
+            }
+            Message::CheckOut(Pinned { name, project }) => {
+                self.index.named(&project.uri, &name);
+                self.index.retried(&project.uri);
+                self.latest.remove(&project.uri);
+                self.seen(&project);
+                let project = project.uri;
+                self.feed(Event::CheckOut { project });
+            }
+            Message::Tended {
+                worker,
+                channel,
+                errand,
+            } => self.tended(worker, channel, errand),
+            Message::Dump { reply } => drop(reply.send(self.holdings())),
             Message::Pinned(pins) => {
+                let before = std::mem::take(&mut self.pins);
                 self.set_pins(pins);
-                self.feed(Event::PreloadChanged);
+                if self.pins != before {
+                    self.feed(Event::PreloadChanged);
+                }
             }
             Message::Pin {
                 pinned: Pinned { name, project },
@@ -276,26 +339,6 @@ impl Task {
         }
     }
 
-    fn set_pins(&mut self, pins: Vec<Pinned>) {
-        pins.iter()
-            .for_each(|pin| self.index.named(&pin.project.uri, &pin.name));
-        self.pins = pins.into_iter().map(|pin| pin.project).collect();
-    }
-
-    /// A pinned project that has changed on disk is loaded anew in the background; its workers serve the old version
-    /// until they are replaced.
-    fn notice_change(&mut self, project: &ProjectRef) {
-        if let Some(pin) = self
-            .pins
-            .iter_mut()
-            .find(|pin| pin.uri == project.uri && pin.version != project.version)
-        {
-            tracing::info!(project = pin.uri, "a pinned project has changed and is loaded anew");
-            pin.version.clone_from(&project.version);
-            self.feed(Event::PreloadChanged);
-        }
-    }
-
     fn feed(&mut self, event: Event) {
         for action in self.pool.handle(Instant::now(), event) {
             self.carry_out(action);
@@ -314,6 +357,7 @@ impl Task {
             }
             Action::StartWorker { worker, start } => self.start_worker(worker, start),
             Action::Assign { ticket, worker, evict } => self.assign(ticket, worker, evict),
+            Action::Tend { worker, chore } => self.tend(worker, chore),
             Action::Refuse { ticket, why } => {
                 if let Some((_, reply)) = self.wanted.remove(&ticket) {
                     drop(reply.send(Err(why)));
@@ -369,7 +413,9 @@ impl Task {
             return self.feed(Event::Finished { worker, loaded: None });
         };
         let mut project = wanted.project.clone();
-        if self.pins.iter().any(|pin| pin.uri == project.uri)
+        // A newer version is loaded between requests, unless each is to load it by itself.
+        let pinned = self.pins.iter().any(|pin| pin.uri == project.uri);
+        if (pinned || !self.loading.reload_on_request)
             && let Some(held) = slot.versions.get(&project.uri)
         {
             project.version.clone_from(held);
@@ -410,36 +456,15 @@ impl Task {
             if let Some(project) = report.loaded {
                 slot.versions.insert(project.uri.clone(), project.version.clone());
                 self.index.loaded(&project);
-                let took = Duration::try_from_secs_f64(project.load_ms / 1e3).unwrap_or_default();
-                loaded = Some((project.uri, took));
+                self.observer.loaded(true);
+                loaded = Some((project.uri, took(project.load_ms)));
             }
         }
+        let uri = loaded.as_ref().map(|(uri, _)| uri.clone());
         self.feed(Event::Finished { worker, loaded });
-    }
-
-    fn cached(&mut self) -> Vec<Cached> {
-        let view = self.pool.view(Instant::now());
-        let mut uris: BTreeMap<String, usize> = self.pins.iter().map(|pin| (pin.uri.clone(), 0)).collect();
-        for uri in view
-            .workers
-            .iter()
-            .filter(|worker| worker.state != "leaving")
-            .flat_map(|worker| &worker.projects)
-        {
-            *uris.entry(uri.clone()).or_default() += 1;
+        if let Some(uri) = uri {
+            self.check_version(worker, &uri);
         }
-        let pinned = |uri: &str| self.pins.iter().any(|pin| pin.uri == uri);
-        uris.into_iter()
-            .map(|(uri, workers)| {
-                let record = self.index.get(&uri).cloned().unwrap_or_default();
-                Cached {
-                    pinned: pinned(&uri),
-                    workers,
-                    record,
-                    uri,
-                }
-            })
-            .collect()
     }
 
     /// Shows the pool to everybody, unless it was shown just now; says when it is to be shown then.
@@ -459,8 +484,15 @@ impl Task {
             gave_up: self.gave_up,
             qgis: self.qgis.clone(),
             pinned: self.pins.iter().map(|pin| pin.uri.clone()).collect(),
+            found_pins: self.found_pins(),
+            broken: self.index.broken(),
         };
         self.publish.send_replace(Arc::new(status));
         None
     }
+}
+
+/// What a process says in milliseconds.
+fn took(ms: f64) -> Duration {
+    Duration::try_from_secs_f64(ms / 1e3).unwrap_or_default()
 }

@@ -202,6 +202,18 @@ impl SearchPaths {
     }
 }
 
+/// Where `name` lies when it is taken for a path of this machine's file system.
+#[must_use]
+pub fn direct(name: &ProjectName) -> Place {
+    let relative = name.key().trim_start_matches('/').to_owned();
+    Place {
+        location: "the file system".into(),
+        at: At::Directory(candidates("/", &BTreeMap::new(), &relative, name.suffix())),
+        suffix: name.suffix(),
+        relative,
+    }
+}
+
 impl SearchPath {
     fn new(location: String, root: &str) -> Result<Self, SearchPathError> {
         let bad = |problem: String| SearchPathError::Location {

@@ -246,6 +246,14 @@ fn stores_get_a_url_in_which_nothing_of_the_client_has_a_meaning() {
 }
 
 #[test]
+fn a_name_can_be_taken_for_a_path() {
+    let At::Directory(found) = direct(&ProjectName::parse("/srv/x/roads.qgs").unwrap()).at else {
+        panic!("a directory");
+    };
+    assert_eq!(found.files, [PathBuf::from("/srv/x/roads.qgs")]);
+}
+
+#[test]
 fn mistakes_in_the_configuration_are_named() {
     for (location, root, says) in [
         ("public", "/srv", "start it with '/'"),

@@ -58,6 +58,14 @@ pub enum Refusal {
         /// Its name.
         project: String,
     },
+    /// Requests may not have a project loaded.
+    #[error(
+        "the project '{project}' is not loaded, and requests do not load projects here; ask the operator to pin it"
+    )]
+    ProjectNotLoaded {
+        /// Its name.
+        project: String,
+    },
     /// No search path takes the name.
     #[error("the project '{project}' is outside every search path")]
     OutsideSearchPaths {
@@ -222,7 +230,7 @@ impl Refusal {
             | Self::UnknownService { .. }
             | Self::Malformed(_)
             | Self::BadOrigin(_) => StatusCode::BAD_REQUEST,
-            Self::OutsideSearchPaths { .. } => StatusCode::FORBIDDEN,
+            Self::OutsideSearchPaths { .. } | Self::ProjectNotLoaded { .. } => StatusCode::FORBIDDEN,
             Self::UnknownProject { .. } | Self::NotFound { .. } => StatusCode::NOT_FOUND,
             Self::ProjectGone { .. } => StatusCode::GONE,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
@@ -250,6 +258,7 @@ impl Refusal {
             Self::AmbiguousProject { .. } | Self::BadProjectName(_) => "InvalidProject",
             Self::UnknownProject { .. } => "UnknownProject",
             Self::ProjectGone { .. } => "ProjectGone",
+            Self::ProjectNotLoaded { .. } => "ProjectNotLoaded",
             Self::OutsideSearchPaths { .. } => "ForbiddenProject",
             Self::UnknownService { .. } => "InvalidServices",
             Self::Malformed(_) | Self::BadOrigin(_) => "InvalidRequest",
@@ -276,6 +285,7 @@ impl Refusal {
             | Self::BadProjectName(_)
             | Self::UnknownProject { .. }
             | Self::ProjectGone { .. }
+            | Self::ProjectNotLoaded { .. }
             | Self::OutsideSearchPaths { .. } => Some("MAP"),
             Self::MissingParameter { name, .. } => Some(name),
             Self::UnknownService { .. } => Some("SERVICE"),

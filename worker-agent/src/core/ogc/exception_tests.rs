@@ -15,6 +15,7 @@ fn all() -> Vec<(Refusal, u16)> {
         (Refusal::BadProjectName(NameError::Empty), 400),
         (Refusal::UnknownProject { project: text() }, 404),
         (Refusal::ProjectGone { project: text() }, 410),
+        (Refusal::ProjectNotLoaded { project: text() }, 403),
         (Refusal::OutsideSearchPaths { project: text() }, 403),
         (
             Refusal::MissingParameter {

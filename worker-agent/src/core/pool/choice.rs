@@ -1,7 +1,7 @@
 //! Which idle worker takes a request, by what projects cost to load.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::costs::Costs;
@@ -26,13 +26,19 @@ type Workers = BTreeMap<WorkerId, Worker>;
 /// The idle worker for which the project is cheapest: the one that holds it, else the one that has to drop what is
 /// quickest to load again, else the one with the fewest projects, else the one used last, so that the others' memory
 /// can rest.
-pub(super) fn best_idle(workers: &Workers, project: &str, costs: &Costs, max_projects: usize) -> Option<WorkerId> {
+pub(super) fn best_idle(
+    workers: &Workers,
+    project: &str,
+    costs: &Costs,
+    broken: &BTreeSet<String>,
+    max_projects: usize,
+) -> Option<WorkerId> {
     let idle = workers.iter().filter_map(|(&id, worker)| match worker.state {
         WorkerState::Idle { since } => Some((id, worker, since)),
         _ => None,
     });
     idle.map(|(id, worker, since)| {
-        let dropped = evicted(workers, id, project, max_projects);
+        let dropped = evicted(workers, id, project, costs, broken, max_projects);
         let lost = dropped.iter().filter(|uri| !is_held_elsewhere(workers, id, uri));
         let lost: Duration = lost.map(|uri| costs.load(uri)).sum();
         ((!worker.holds(project), lost, worker.loaded.len(), Reverse(since)), id)
@@ -41,8 +47,16 @@ pub(super) fn best_idle(workers: &Workers, project: &str, costs: &Costs, max_pro
     .map(|(_, id)| id)
 }
 
-/// What a worker has to drop for a project: first what another worker holds as well, of equals what was used longest ago.
-pub(super) fn evicted(workers: &Workers, id: WorkerId, project: &str, max_projects: usize) -> Vec<String> {
+/// What a worker has to drop for a project: first what another worker holds as well, last what could not be loaded again
+/// (`broken`). Of the others, one of the quarter that was used longest ago: the one that is quickest to load.
+pub(super) fn evicted(
+    workers: &Workers,
+    id: WorkerId,
+    project: &str,
+    costs: &Costs,
+    broken: &BTreeSet<String>,
+    max_projects: usize,
+) -> Vec<String> {
     let Some(worker) = workers.get(&id) else {
         return Vec::new();
     };
@@ -50,11 +64,13 @@ pub(super) fn evicted(workers: &Workers, id: WorkerId, project: &str, max_projec
     if excess == 0 {
         return Vec::new();
     }
-    let (twice, once): (Vec<&String>, Vec<&String>) = worker
-        .loaded
-        .iter()
-        .partition(|uri| is_held_elsewhere(workers, id, uri));
-    twice.into_iter().chain(once).take(excess).cloned().collect()
+    let (lost, sound): (Vec<&String>, Vec<&String>) = worker.loaded.iter().partition(|uri| broken.contains(*uri));
+    let (twice, mut once): (Vec<&String>, Vec<&String>) =
+        sound.into_iter().partition(|uri| is_held_elsewhere(workers, id, uri));
+    let oldest = once.len().div_ceil(4);
+    once[..oldest].sort_by_key(|uri| costs.load(uri));
+    let all = twice.into_iter().chain(once).chain(lost);
+    all.take(excess).cloned().collect()
 }
 
 fn is_held_elsewhere(workers: &Workers, id: WorkerId, project: &str) -> bool {
@@ -67,13 +83,21 @@ fn is_held_elsewhere(workers: &Workers, id: WorkerId, project: &str) -> bool {
 /// Until when a request rather waits for a busy worker that has its project than makes an idle one load it and drop
 /// another for it; `None` when it does not. It never waits longer than the loads would take that this may save, so that
 /// what it loses is at most what all may gain. Where there is room the project is loaded at once: that pays with the next
-/// request.
+/// request. One that cannot be loaded any more (`broken`) is waited for as long as a worker holds it.
 pub(super) fn holds_off_until<'a>(
-    workers: impl Iterator<Item = &'a Worker>,
+    workers: impl Iterator<Item = &'a Worker> + Clone,
     waiting: &Waiting,
     costs: &Costs,
+    broken: &BTreeSet<String>,
     max_projects: usize,
 ) -> Option<Instant> {
+    if broken.contains(&waiting.project) {
+        let mut holders = workers
+            .clone()
+            .filter(|worker| !worker.is_leaving() && worker.holds(&waiting.project));
+        let held = holders.clone().next().is_some();
+        return (held && !holders.any(Worker::is_idle)).then_some(waiting.deadline);
+    }
     let load = costs.load(&waiting.project);
     if load < SHORT_LOAD {
         return None;

@@ -1,6 +1,6 @@
 //! The state machine itself: what each event means for workers and requests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use graticule_daemon::dice::Dice;
@@ -29,6 +29,8 @@ pub struct Pool {
     pub(super) starts: Backoff,
     pub(super) extra: Extra,
     pub(super) dice: Dice,
+    /// Projects whose newest version cannot be loaded.
+    pub(super) broken: BTreeSet<String>,
     memory: Memory,
     pressure: FailurePressure,
     /// When the last event happened.
@@ -53,6 +55,7 @@ impl Pool {
             zygotes: Zygotes::new(),
             starts: Backoff::default(),
             extra: Extra::default(),
+            broken: BTreeSet::new(),
             memory: Memory::default(),
             now: None,
             complete: false,
@@ -99,8 +102,14 @@ impl Pool {
                     self.gone(now, worker, reason, gone.is_starting(), &mut actions);
                 }
             }
+            Event::Changed { project } => self.changed(&project),
+            Event::Unloadable { project } => self.unloadable(project),
+            Event::CheckOut { project } => self.check_out(&project),
+            Event::Drop { project } => self.forget(project.as_deref()),
+            Event::Tended { worker, outcome } => self.tended(now, worker, outcome),
             Event::PreloadChanged => self.zygotes.preload_changed(),
             Event::ZygoteReady { generation } => self.zygotes.ready(generation),
+            Event::ZygoteRejected { generation } => self.zygotes.rejected(generation),
             Event::ZygoteExited { generation } => self.zygotes.exited(now, generation, &mut self.dice),
             Event::Resize { workers } => self.policy.workers = workers.max(1),
             Event::Weighed { worker, bytes } => {
@@ -122,6 +131,7 @@ impl Pool {
         self.roll(now, &mut actions);
         self.zygote(now, &mut actions);
         self.fill(now, &mut actions);
+        self.tend(now, &mut actions);
         self.dispatch(now, &mut actions);
         actions
     }
@@ -155,11 +165,7 @@ impl Pool {
 
     /// The pool as it stands.
     pub fn view(&mut self, now: Instant) -> View {
-        let live = self
-            .workers
-            .values()
-            .filter(|worker| worker.is_idle() || worker.is_serving())
-            .count();
+        let live = self.workers.values().filter(|worker| worker.is_up()).count();
         let start = self.start();
         let pressure = self.pressure.at(now, self.policy.workers);
         View {
@@ -239,6 +245,8 @@ impl Pool {
             let warm = Duration::from_secs_f64(self.lanes.costs.busy(&project, job.charged.lane));
             let more = now.saturating_duration_since(job.since).saturating_sub(warm);
             self.lanes.costs.loaded(&project, load.max(more));
+            worker.chores.is_current(&project);
+            self.broken.remove(&project);
             if !worker.holds(&project) {
                 worker.loaded.push(project);
             }
@@ -270,13 +278,12 @@ impl Pool {
             return;
         };
         worker.state = WorkerState::Idle { since: now };
+        for project in &pinned {
+            self.broken.remove(project);
+        }
         worker.pinned = pinned;
         self.starts = Backoff::default();
-        let live = self
-            .workers
-            .values()
-            .filter(|worker| worker.is_idle() || worker.is_serving())
-            .count();
+        let live = self.workers.values().filter(|worker| worker.is_up()).count();
         self.complete |= live >= self.policy.workers;
     }
 
@@ -336,6 +343,7 @@ impl Pool {
         for (id, state) in due {
             match state {
                 WorkerState::Starting { .. } => self.kill(now, id, ExitReason::Start, actions),
+                WorkerState::Tending { .. } => self.kill(now, id, ExitReason::Deadline, actions),
                 WorkerState::Cancelling { verdict, .. } => self.kill(now, id, verdict, actions),
                 WorkerState::Busy { .. } => {
                     if let Some(worker) = self.workers.get_mut(&id) {
@@ -400,10 +408,10 @@ impl Pool {
                 break;
             };
             let (project, most) = (&waiting.project, self.policy.max_projects);
-            let Some(id) = best_idle(&self.workers, project, &self.lanes.costs, most) else {
+            let Some(id) = best_idle(&self.workers, project, &self.lanes.costs, &self.broken, most) else {
                 break;
             };
-            let evict = evicted(&self.workers, id, project, most);
+            let evict = evicted(&self.workers, id, project, &self.lanes.costs, &self.broken, most);
             let Some(worker) = self.workers.get_mut(&id) else { break };
             worker.state = WorkerState::Busy {
                 deadline: waiting.deadline,
@@ -441,7 +449,7 @@ impl Pool {
     /// Until when a request rather waits for a worker that is busy now, if it does.
     fn patience_of(&self, waiting: &Waiting) -> Option<Instant> {
         let most = self.policy.max_projects;
-        holds_off_until(self.workers.values(), waiting, &self.lanes.costs, most)
+        holds_off_until(self.workers.values(), waiting, &self.lanes.costs, &self.broken, most)
     }
 
     fn holds_off(&self, now: Instant, waiting: &Waiting) -> bool {
@@ -475,7 +483,9 @@ impl Pool {
         }
         let staying = self.workers.values().filter(|worker| !worker.is_leaving()).count();
         let most = self.policy.workers + self.policy.max_depth as usize;
-        assert!(staying <= most.max(serving.len()), "no more workers than wanted");
+        let at_work = |worker: &&Worker| worker.is_serving() || worker.is_tending();
+        let at_work = self.workers.values().filter(at_work).count();
+        assert!(staying <= most.max(at_work), "no more workers than wanted");
         let serving = serving.len();
         if self.workers.values().any(Worker::is_idle) {
             let now = self.now.expect("something has happened");

@@ -1,6 +1,6 @@
 //! The pool's policy as a state machine: it takes events and the time, and returns actions for a shell to carry out.
 //!
-//! Theory of operation. Every worker is in one of five states: starting, idle, busy, cancelling, leaving. A request
+//! Theory of operation. Every worker is in one of six states: starting, idle, busy, cancelling, loading, leaving. A request
 //! that arrives is given to an idle worker, waits in a bounded queue, or is refused. What a worker's end means is
 //! decided here as well: a worker that was told to go went for that reason, any other end is a failure and counts in
 //! the failure pressure. After each event the machine does, in this order, what has become due: expire deadlines, kill
@@ -13,6 +13,7 @@
 //! | `starts` | zygotes, generations, how and when workers are started and sent away |
 //! | `lanes`, `fair`, `costs` | who of those that wait goes next |
 //! | `choice` | which idle worker takes it |
+//! | `tending` | when workers load and drop projects between requests |
 //! | `memory` | which worker takes too much memory |
 //! | `exit` | what an end means |
 //!
@@ -27,6 +28,7 @@ mod lanes;
 mod machine;
 mod memory;
 mod starts;
+mod tending;
 mod worker;
 
 #[cfg(test)]
@@ -38,6 +40,8 @@ mod limits_tests;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
+mod tending_tests;
+#[cfg(test)]
 mod tests;
 
 use std::time::{Duration, Instant};
@@ -46,6 +50,7 @@ use crate::core::lane::Lane;
 
 pub use exit::{ExitReason, ExitStatus};
 pub use machine::Pool;
+pub use tending::{Chore, Tended};
 pub use worker::{Start, WorkerState};
 
 /// Numbers workers in the order of their start, from 1; never used twice.
@@ -184,10 +189,43 @@ pub enum Event {
         /// How it ended.
         status: ExitStatus,
     },
+    /// A newer version of a project is there: workers that hold it load it anew, one at a time, and serve what they have
+    /// until then.
+    Changed {
+        /// The project's uri.
+        project: String,
+    },
+    /// The newest version of a project cannot be loaded; older ones are served where they are held.
+    Unloadable {
+        /// The project's uri.
+        project: String,
+    },
+    /// Every worker should hold a project; those that do not load it, one at a time.
+    CheckOut {
+        /// The project's uri.
+        project: String,
+    },
+    /// No worker should hold a project any more, unless it is asked for again.
+    Drop {
+        /// The project's uri; `None`: all but what they were started with.
+        project: Option<String>,
+    },
+    /// A worker has done a chore.
+    Tended {
+        /// The worker.
+        worker: WorkerId,
+        /// What came of it.
+        outcome: Tended,
+    },
     /// What the zygote should hold has changed.
     PreloadChanged,
     /// A zygote can be forked from.
     ZygoteReady {
+        /// Which.
+        generation: Generation,
+    },
+    /// A zygote was started, and is of no use: what is there already serves better.
+    ZygoteRejected {
         /// Which.
         generation: Generation,
     },
@@ -250,6 +288,13 @@ pub enum Action {
         /// Projects that it should drop first.
         evict: Vec<String>,
     },
+    /// Have an idle worker do a chore.
+    Tend {
+        /// The worker.
+        worker: WorkerId,
+        /// What to do.
+        chore: Chore,
+    },
     /// Answer a waiting request that it will get no worker.
     Refuse {
         /// The request.
@@ -298,6 +343,8 @@ pub enum Refused {
     },
     /// Its deadline passed while it waited.
     Deadline,
+    /// No worker holds its project, and requests may not have one loaded. The pool itself never says so.
+    NotLoaded,
     /// The agent has given up or is closing.
     Closing,
 }

@@ -18,6 +18,7 @@ const STEPS: usize = 300;
 struct World {
     starting: BTreeSet<WorkerId>,
     serving: BTreeMap<WorkerId, Ticket>,
+    tending: BTreeMap<WorkerId, Chore>,
     alive: BTreeSet<WorkerId>,
     loading: BTreeSet<Generation>,
     zygotes: BTreeSet<Generation>,
@@ -50,7 +51,17 @@ impl World {
                 Action::Assign { ticket, worker, .. } => {
                     assert!(self.alive.contains(&worker) && !self.starting.contains(&worker));
                     assert!(self.open.contains(&ticket), "an open request");
+                    assert!(!self.tending.contains_key(&worker), "who loads does not serve");
                     assert_eq!(self.serving.insert(worker, ticket), None, "double-booked");
+                }
+                Action::Tend { worker, chore } => {
+                    assert!(self.alive.contains(&worker) && !self.starting.contains(&worker));
+                    assert!(!self.serving.contains_key(&worker), "who serves does not load");
+                    assert_eq!(self.tending.insert(worker, chore), None, "one chore at a time");
+                    let stays = |worker: &WorkerId| !self.ending.iter().any(|(ending, _)| ending == worker);
+                    let loads =
+                        |(worker, chore): &(&WorkerId, &Chore)| matches!(chore, Chore::Load { .. }) && stays(worker);
+                    assert!(self.tending.iter().filter(loads).count() <= 1, "one loads at a time");
                 }
                 Action::Refuse { ticket, .. } => assert!(self.open.remove(&ticket), "answered twice"),
                 Action::Cancel { worker, expired } => {
@@ -61,7 +72,7 @@ impl World {
                 }
                 Action::Quit { worker } => {
                     assert!(
-                        !self.serving.contains_key(&worker),
+                        !self.serving.contains_key(&worker) && !self.tending.contains_key(&worker),
                         "only idle workers are told to quit"
                     );
                     self.ending.push_back((worker, ExitStatus::Code(0)));
@@ -76,9 +87,23 @@ impl World {
         }
     }
 
+    /// A worker ends its chore in one of the ways there are.
+    fn tend(&mut self, worker: WorkerId, sound: bool) -> Event {
+        let outcome = match self.tending.remove(&worker) {
+            Some(Chore::Load { project, .. }) if sound => Tended::Loaded {
+                project,
+                took: Duration::from_millis(300),
+            },
+            Some(Chore::Load { project, .. }) => Tended::Broken { project },
+            _ => Tended::Done,
+        };
+        Event::Tended { worker, outcome }
+    }
+
     /// The worker's process ends; what it served is answered with a failure, or put once more.
     fn end(&mut self, worker: WorkerId) -> bool {
         self.starting.remove(&worker);
+        self.tending.remove(&worker);
         if let Some(ticket) = self.serving.remove(&worker)
             && self.open.remove(&ticket)
         {
@@ -121,7 +146,7 @@ fn run(seed: u64) {
     let mut ticket = 0;
     for step in 0..STEPS {
         now += Duration::from_millis(dice.roll(400));
-        let event = match dice.roll(14) {
+        let event = match dice.roll(16) {
             0..=3 => {
                 ticket += 1;
                 world.open.insert(ticket);
@@ -221,6 +246,21 @@ fn run(seed: u64) {
                 }
                 None => Event::Tick,
             },
+            13 => {
+                let project = format!("/{}", dice.roll(5));
+                match dice.roll(5) {
+                    4 => Event::Unloadable { project },
+                    0 => Event::CheckOut { project },
+                    1 => Event::Drop {
+                        project: (dice.roll(2) == 0).then_some(project),
+                    },
+                    _ => Event::Changed { project },
+                }
+            }
+            14 => match pick(&mut dice, world.tending.keys().copied()) {
+                Some(worker) => world.tend(worker, dice.roll(3) > 0),
+                None => Event::Tick,
+            },
             _ if dice.roll(6) == 0 => Event::Resize {
                 workers: 1 + usize::try_from(dice.roll(4)).unwrap(),
             },
@@ -257,6 +297,8 @@ fn settle(pool: &mut Pool, world: &mut World, mut now: Instant) {
             world.serving.remove(&worker);
             world.open.remove(&ticket);
             Event::Finished { worker, loaded: None }
+        } else if let Some((&worker, _)) = world.tending.iter().next() {
+            world.tend(worker, true)
         } else {
             Event::Tick
         };

@@ -88,6 +88,14 @@ impl Zygotes {
         self.retired.extend(self.current.replace(generation));
     }
 
+    /// What is there already serves on; the rejected one is stopped.
+    pub fn rejected(&mut self, generation: Generation) {
+        if self.loading == Some(generation) {
+            self.loading = None;
+            self.retired.push(generation);
+        }
+    }
+
     /// A zygote that ends unasked leaves its workers without the locks they may rely on, so they become outdated as if
     /// a newer generation had come.
     pub fn exited(&mut self, now: Instant, generation: Generation, dice: &mut Dice) {
@@ -153,7 +161,7 @@ impl Pool {
     /// Follows what inner requests need.
     pub(super) fn stretch(&mut self, now: Instant) {
         let serving = self.workers.values().filter(|worker| worker.is_serving()).count();
-        let free = |worker: &&Worker| worker.is_idle() || worker.is_starting();
+        let free = |worker: &&Worker| worker.is_idle() || worker.is_starting() || worker.is_tending();
         let free = self.workers.values().filter(free).count();
         let needed = self.lanes.needed_beyond(&self.policy, serving, free);
         self.extra.workers = self.extra.workers.max(needed);

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::lanes::Charged;
+use super::tending::Chores;
 use super::{ExitReason, ExitStatus, Generation, Ticket, WorkerView};
 use crate::core::pool::WorkerId;
 
@@ -59,6 +60,11 @@ pub enum WorkerState {
         /// What its end will mean if it has to be killed.
         verdict: ExitReason,
     },
+    /// Loading or dropping projects, between requests.
+    Tending {
+        /// When it must have finished.
+        until: Instant,
+    },
     /// Told to quit, killed, or broken; its process has not ended yet.
     Leaving {
         /// When it is killed if it has not left by then; `None` when it was killed already.
@@ -75,6 +81,7 @@ impl WorkerState {
             Self::Idle { .. } => "idle",
             Self::Busy { .. } => "busy",
             Self::Cancelling { .. } => "cancelling",
+            Self::Tending { .. } => "loading",
             Self::Leaving { .. } => "leaving",
         }
     }
@@ -101,6 +108,8 @@ pub(super) struct Worker {
     pub pinned: Vec<String>,
     /// Loaded for requests; the one used last stands last.
     pub loaded: Vec<String>,
+    /// What it is to load or drop when it is idle.
+    pub chores: Chores,
     /// Private dirty memory in bytes, as last looked at.
     pub private_bytes: u64,
     /// It takes more memory than it should, and goes when it is idle.
@@ -121,6 +130,7 @@ impl Worker {
             verdict: None,
             pinned: Vec::new(),
             loaded: Vec::new(),
+            chores: Chores::default(),
             private_bytes: 0,
             outgrown: false,
             max_requests: u64::MAX,
@@ -134,6 +144,15 @@ impl Worker {
 
     pub fn is_starting(&self) -> bool {
         matches!(self.state, WorkerState::Starting { .. })
+    }
+
+    /// Whether it can serve now or soon.
+    pub fn is_up(&self) -> bool {
+        self.is_idle() || self.is_serving() || self.is_tending()
+    }
+
+    pub fn is_tending(&self) -> bool {
+        matches!(self.state, WorkerState::Tending { .. })
     }
 
     pub fn is_leaving(&self) -> bool {
@@ -196,7 +215,7 @@ impl Worker {
     /// When something about it becomes due.
     pub fn due(&self) -> Option<Instant> {
         match self.state {
-            WorkerState::Starting { until } => Some(until),
+            WorkerState::Starting { until } | WorkerState::Tending { until } => Some(until),
             WorkerState::Idle { .. } => self.expires,
             WorkerState::Busy { deadline } => Some(deadline),
             WorkerState::Cancelling { kill_at, .. } => Some(kill_at),

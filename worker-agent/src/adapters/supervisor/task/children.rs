@@ -47,6 +47,7 @@ impl Task {
             printed,
             tmpdir,
             preload,
+            holds: Vec::new(),
             ready: false,
             stopping: false,
         };
@@ -63,13 +64,35 @@ impl Task {
         let Some(zygote) = self.zygotes.get_mut(&generation) else {
             return;
         };
-        zygote.ready = true;
         tracing::info!(
             generation,
             qgis = image.qgis,
             projects = image.projects.len(),
             "a zygote is ready"
         );
+        zygote.holds = image.projects.iter().map(|project| project.uri.clone()).collect();
+        let lost: Vec<&FailedProject> = image
+            .failed
+            .iter()
+            .filter(|failed| self.is_preloaded(&failed.uri))
+            .collect();
+        if !lost.is_empty() {
+            for failed in lost {
+                tracing::error!(
+                    project = failed.uri,
+                    problem = failed.message,
+                    "the new version of a pinned project cannot be loaded: the generation that holds the old one serves on"
+                );
+            }
+            self.settle_pins(&[], &image.failed);
+            for failed in image.failed {
+                self.feed(Event::Unloadable { project: failed.uri });
+            }
+            return self.feed(Event::ZygoteRejected { generation });
+        }
+        if let Some(zygote) = self.zygotes.get_mut(&generation) {
+            zygote.ready = true;
+        }
         self.qgis = image.qgis;
         for project in &image.not_preloaded {
             tracing::info!(
@@ -199,8 +222,12 @@ impl Task {
         );
         self.observer.started(how, took);
         self.qgis = up.qgis;
-        let pinned = up.held.into_iter().map(|held| held.uri).collect();
-        self.feed(Event::Ready { worker, pinned });
+        let pinned: Vec<String> = up.held.into_iter().map(|held| held.uri).collect();
+        self.feed(Event::Ready {
+            worker,
+            pinned: pinned.clone(),
+        });
+        pinned.iter().for_each(|uri| self.check_version(worker, uri));
     }
 
     /// What was wrong is told once its process has ended, together with how it ended.
