@@ -35,6 +35,7 @@ use crate::serve::answers::Answers;
 use crate::serve::front::Front;
 use crate::serve::grpc::Grpc;
 use crate::serve::metrics::Metrics;
+use crate::serve::plugins::Plugins;
 use crate::serve::state::{self, Draining};
 use crate::serve::witness::Witness;
 
@@ -99,6 +100,8 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
     let isolation = &config.worker.isolation;
     let environment = isolation.environment()?;
     let qgis = &config.worker.qgis;
+    let plugin_settings = config.plugins()?;
+    let plugins_configured = !plugin_settings.paths.is_empty();
     let settings = Settings {
         ignore_bad_layers: qgis.ignore_bad_layers,
         force_readonly_layers: qgis.force_readonly_layers,
@@ -114,6 +117,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
             open_files: isolation.open_files,
             file_size: isolation.file_size,
         },
+        plugins: plugin_settings,
         preload: Vec::new(),
     };
     let variables = std::env::vars_os();
@@ -124,9 +128,11 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
     let (sharing_rules, cache_limits) = config.sharing_rules()?;
     let metrics = Arc::new(Metrics::new(policy.max_failure_pressure)?);
     let quarantine = QuarantineHandle::new(&name, config.worker.quarantine.rule()?);
+    let plugins = Plugins::new(plugins_configured, !sharing_rules.vary_headers.is_empty());
     let witness = Witness {
         metrics: Arc::clone(&metrics),
         quarantine: quarantine.clone(),
+        plugins: plugins.clone(),
     };
     let supervisor = Supervisor::new(policy, python, Arc::new(witness))?;
     let (publish, agent_state) = watch::channel(AgentState::default());
@@ -139,6 +145,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         agent_state.clone(),
         names,
         quarantine.clone(),
+        plugins.clone(),
     )
     .await;
     supervisor.begin();
@@ -148,6 +155,8 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         storage,
         supervisor: supervisor.clone(),
         quarantine: quarantine.clone(),
+        forwarded: Arc::new(sharing_rules.forwarded.clone()),
+        plugins: plugins.clone(),
         answers: Answers::new(sharing_rules, cache_limits, Arc::clone(&metrics)),
         metrics: Arc::clone(&metrics),
         classes,
@@ -177,13 +186,14 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         health,
         publish,
     ));
-    let shown = (Arc::clone(&metrics), supervisor.clone(), quarantine.clone());
+    let shown = (Arc::clone(&metrics), supervisor.clone(), quarantine.clone(), plugins);
     let ops = Ops {
         registry: metrics.registry(),
         readiness,
         refresh: Arc::new(move || {
             shown.0.refresh(&shown.1.status());
             shown.0.quarantined(&shown.2);
+            shown.0.plugins(shown.3.counts());
         }),
         pages: Arc::new(|_| None),
     };

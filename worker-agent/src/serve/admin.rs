@@ -8,14 +8,15 @@ use graticule_daemon::quarantine::is_fingerprint;
 use graticule_proto::v1::qgis_admin_server::QgisAdmin;
 use graticule_proto::v1::{
     AgentKills, CachedProject, ClearQuarantineReply, ClearQuarantineRequest, LaneInfo, ListCacheReply,
-    ListCacheRequest, ListQuarantineReply, ListQuarantineRequest, MemoryInfo, PinProjectReply, PinProjectRequest,
-    QuarantineEntry, ResizeReply, ResizeRequest, StatsReply, StatsRequest, UnpinProjectReply, UnpinProjectRequest,
-    WorkerInfo,
+    ListCacheRequest, ListPluginsReply, ListPluginsRequest, ListQuarantineReply, ListQuarantineRequest, MemoryInfo,
+    PinProjectReply, PinProjectRequest, QuarantineEntry, ResizeReply, ResizeRequest, StatsReply, StatsRequest,
+    UnpinProjectReply, UnpinProjectRequest, WorkerInfo,
 };
 use tokio::sync::{Mutex, watch};
 use tonic::{Request, Response, Status};
 
 use super::metrics::Metrics;
+use super::plugins::Plugins;
 use crate::adapters::pins::{Pins, PinsError};
 use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::storage::{Storage, StorageError};
@@ -41,6 +42,7 @@ struct Inner {
     pins: Mutex<Pins>,
     names: watch::Sender<Vec<String>>,
     quarantine: QuarantineHandle,
+    plugins: Plugins,
 }
 
 impl Admin {
@@ -54,6 +56,7 @@ impl Admin {
         state: watch::Receiver<AgentState>,
         names: watch::Sender<Vec<String>>,
         quarantine: QuarantineHandle,
+        plugins: Plugins,
     ) -> Self {
         let mut found = Vec::new();
         for pin in pins.iter() {
@@ -85,6 +88,7 @@ impl Admin {
                 pins: Mutex::new(pins),
                 names,
                 quarantine,
+                plugins,
             }),
         }
     }
@@ -301,6 +305,10 @@ impl QgisAdmin for Admin {
         let cleared = self.inner.quarantine.clear(&fingerprint);
         let cleared = u32::try_from(cleared).unwrap_or(u32::MAX);
         Ok(Response::new(ClearQuarantineReply { cleared }))
+    }
+
+    async fn list_plugins(&self, _: Request<ListPluginsRequest>) -> Result<Response<ListPluginsReply>, Status> {
+        Ok(Response::new(self.inner.plugins.list()))
     }
 }
 

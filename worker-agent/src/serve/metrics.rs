@@ -62,6 +62,7 @@ metrics! {
     PINS = "graticule_pins", "Pinned projects.";
     QUARANTINE = "graticule_quarantine_entries", "Requests that killed workers, refused or only suspected.";
     QUARANTINED = "graticule_quarantined_total", "How often kills on this agent made a request refused.";
+    PLUGINS = "graticule_plugins", "QGIS's server plugins by state: loaded, failed.";
     READY = "graticule_ready", "1 when requests should be sent to this agent, else 0.";
 }
 
@@ -116,6 +117,7 @@ pub struct Metrics {
     pins: IntGauge,
     quarantine: IntGaugeVec,
     quarantined: IntCounter,
+    plugins: IntGaugeVec,
     ready: IntGauge,
 }
 
@@ -178,6 +180,7 @@ impl Metrics {
             pins: registered!(IntGauge::with_opts(opts(PINS))),
             quarantine: registered!(IntGaugeVec::new(opts(QUARANTINE), &["state"])),
             quarantined: registered!(IntCounter::with_opts(opts(QUARANTINED))),
+            plugins: registered!(IntGaugeVec::new(opts(PLUGINS), &["state"])),
             ready: registered!(IntGauge::with_opts(opts(READY))),
             registry,
         })
@@ -282,6 +285,12 @@ impl Metrics {
         self.quarantine.with_label_values(&["refused"]).set(whole(refused));
         self.quarantine.with_label_values(&["suspected"]).set(whole(suspected));
         self.quarantined.inc_by(quarantine.take_refused());
+    }
+
+    /// So many server plugins are loaded, and so many could not be.
+    pub fn plugins(&self, (loaded, failed): (usize, usize)) {
+        self.plugins.with_label_values(&["loaded"]).set(whole(loaded));
+        self.plugins.with_label_values(&["failed"]).set(whole(failed));
     }
 
     /// Requests answered so far, by HTTP status.
