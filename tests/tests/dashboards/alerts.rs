@@ -71,6 +71,8 @@ const WELL: &[(&str, &str)] = &[
         "0+10x130",
     ),
     (r#"graticule_fork_refused_total{instance="a",pool="p"}"#, "0+0x130"),
+    (r#"graticule_plugins{instance="a",pool="p",state="failed"}"#, "0+0x130"),
+    (r#"graticule_plugins{instance="a",pool="p",state="loaded"}"#, "2+0x130"),
     (r#"graticule_ready{instance="a",pool="p"}"#, "1+0x130"),
     (
         r#"envoy_cluster_membership_healthy{envoy_cluster_name="pool/p"}"#,
@@ -148,6 +150,11 @@ const ILL: &[(&str, &str, &str)] = &[
         "GraticuleForksRefused",
         r#"graticule_fork_refused_total{instance="a",pool="p"}"#,
         "0+0x50 1+0x80",
+    ),
+    (
+        "GraticulePluginFailed",
+        r#"graticule_plugins{instance="a",pool="p",state="failed"}"#,
+        "0+0x100 1+0x20",
     ),
     (
         "GraticuleQueueFull",

@@ -172,11 +172,7 @@ fn a_request_waits_for_a_busy_worker_as_long_as_loads_would_take() {
     );
     assert_eq!(run.arrive(5, "/small"), [assign(5, 2)], "nobody else waits for that");
     run.on(finished(2, None));
-    assert_eq!(
-        run.later(4 * SECOND),
-        [],
-        "a second more for the loads that it spares others"
-    );
+    assert_eq!(run.later(4 * SECOND), [], "a second more for the loads that it spares others");
     assert_eq!(run.pool.next_wakeup(), Some(run.now + SECOND));
     assert_eq!(
         run.later(SECOND),
