@@ -129,23 +129,21 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
     let metrics = Arc::new(Metrics::new(policy.max_failure_pressure)?);
     let quarantine = QuarantineHandle::new(&name, config.worker.quarantine.rule()?);
     let plugins = Plugins::new(plugins_configured, !sharing_rules.vary_headers.is_empty());
-    let witness = Witness {
+    let witness = Arc::new(Witness {
         metrics: Arc::clone(&metrics),
         quarantine: quarantine.clone(),
         plugins: plugins.clone(),
-    };
-    let supervisor = Supervisor::new(policy, python, Arc::new(witness))?;
+    });
+    let supervisor = Supervisor::new(policy, python, witness.clone())?;
     let (publish, agent_state) = watch::channel(AgentState::default());
     let (names, pinned) = watch::channel(Vec::new());
     let admin = Admin::restore(
         pins,
         supervisor.clone(),
         storage.clone(),
-        Arc::clone(&metrics),
+        &witness,
         agent_state.clone(),
         names,
-        quarantine.clone(),
-        plugins.clone(),
     )
     .await;
     supervisor.begin();

@@ -6,7 +6,6 @@ The child is killed afterwards with all that it has started. Knows processes, no
 
 import json
 import os
-import select
 import signal
 import sys
 import time
@@ -16,6 +15,7 @@ from . import process
 
 _SETTLE = 0.05
 """Seconds until what was started in passing has ended, and what has been asked to start runs."""
+_LOOK_EVERY = 0.005
 _MOST_PRINTED = 16 * 1024
 _MOST_TOLD = 32 * 1024
 """Bytes of the child's word. It is read when the child has ended, so that a pipe must hold it."""
@@ -103,12 +103,13 @@ def _descriptors():
 
 
 def _wait(child, patience):
-    """Whether it has ended within so many seconds."""
-    handle = os.pidfd_open(child)
-    try:
-        return bool(select.select([handle], [], [], patience)[0])
-    finally:
-        os.close(handle)
+    """Whether it has ended within so many seconds. It is not reaped."""
+    give_up = time.monotonic() + patience
+    while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if time.monotonic() >= give_up:
+            return False
+        time.sleep(_LOOK_EVERY)
+    return True
 
 
 def _end(child):

@@ -190,7 +190,8 @@ class Failing(serving.Case):
 
     def test_one_that_hangs_is_left_out(self):
         write(self.folder, "a_hangs", "import time\ntime.sleep(600)")
-        write(self.folder, "b_hangs", "import subprocess\nsubprocess.run(['sleep', '600'])")
+        long = f"600.{os.getpid()}"
+        write(self.folder, "b_hangs", f"import subprocess\nsubprocess.run(['sleep', '{long}'])")
         write(self.folder, "c_sound", "def serverClassFactory(iface):\n    return 1")
         told = self.told(patience_ms=700)
         self.assertIn("it hangs", told["a_hangs"]["problem"])
@@ -198,7 +199,7 @@ class Failing(serving.Case):
         # The time for all of them was over.
         self.assertIn("not tried", told["c_sound"]["problem"])
         self.assertEqual(self.worker().ask(get_map("areas")).status, 200)
-        left = [pid for pid in os.listdir("/proc") if pid.isdigit() and command(pid) == "sleep\x00600\x00"]
+        left = [pid for pid in os.listdir("/proc") if pid.isdigit() and command(pid) == f"sleep\x00{long}\x00"]
         self.assertEqual(left, [])
 
     def test_one_that_opens_a_connection_is_left_to_the_workers(self):

@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::metrics::Metrics;
 use super::plugins::Plugins;
+use super::witness::Witness;
 use crate::adapters::pins::{Pins, PinsError};
 use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::storage::{Storage, StorageError};
@@ -52,11 +53,9 @@ impl Admin {
         pins: Pins,
         supervisor: Supervisor,
         storage: Storage,
-        metrics: Arc<Metrics>,
+        witness: &Witness,
         state: watch::Receiver<AgentState>,
         names: watch::Sender<Vec<String>>,
-        quarantine: QuarantineHandle,
-        plugins: Plugins,
     ) -> Self {
         let mut found = Vec::new();
         for pin in pins.iter() {
@@ -82,13 +81,13 @@ impl Admin {
             inner: Arc::new(Inner {
                 supervisor,
                 storage,
-                metrics,
+                metrics: Arc::clone(&witness.metrics),
                 state,
                 started,
                 pins: Mutex::new(pins),
                 names,
-                quarantine,
-                plugins,
+                quarantine: witness.quarantine.clone(),
+                plugins: witness.plugins.clone(),
             }),
         }
     }

@@ -1,4 +1,3 @@
-use http::{HeaderName, HeaderValue};
 use proptest::prelude::*;
 
 use super::super::parse::{Incoming, parse};
