@@ -166,6 +166,7 @@ async fn every_kept_kind_is_given_again_as_it_was() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_reach_only_whom_they_belong_to() {
     let stack = Plan::agents(1)
+        .agent("CONF_WORKER__QGIS__FORWARD_HEADERS", "[\"authorization\"]")
         .agent("CONF_CACHE__VARY_HEADERS", "[\"authorization\"]")
         .start()
         .await;

@@ -37,6 +37,7 @@ use crate::serve::cache::Cache;
 use crate::serve::front::Front;
 use crate::serve::grpc::Grpc;
 use crate::serve::metrics::Metrics;
+use crate::serve::plugins::Plugins;
 use crate::serve::state::{self, Draining};
 use crate::serve::witness::Witness;
 
@@ -105,6 +106,8 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
     let isolation = &config.worker.isolation;
     let environment = isolation.environment()?;
     let qgis = &config.worker.qgis;
+    let plugin_settings = config.plugins()?;
+    let plugins_configured = !plugin_settings.paths.is_empty();
     let settings = Settings {
         ignore_bad_layers: qgis.ignore_bad_layers,
         force_readonly_layers: qgis.force_readonly_layers,
@@ -120,6 +123,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
             open_files: isolation.open_files,
             file_size: isolation.file_size,
         },
+        plugins: plugin_settings,
         preload: Vec::new(),
     };
     let variables = std::env::vars_os();
@@ -130,16 +134,18 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
     let (sharing_rules, cache_limits) = config.sharing_rules()?;
     let metrics = Arc::new(Metrics::new(policy.max_failure_pressure)?);
     let quarantine = QuarantineHandle::new(&name, config.worker.quarantine.rule()?);
-    let witness = Witness {
+    let plugins = Plugins::new(plugins_configured, !sharing_rules.vary_headers.is_empty());
+    let witness = Arc::new(Witness {
         metrics: Arc::clone(&metrics),
         quarantine: quarantine.clone(),
-    };
+        plugins: plugins.clone(),
+    });
     let projects = &config.worker.qgis.projects;
     let loading = Loading {
         load_on_request: projects.load_project_on_request,
         reload_on_request: projects.reload_outdated_project_on_request,
     };
-    let supervisor = Supervisor::new(policy, loading, python, Arc::new(witness))?;
+    let supervisor = Supervisor::new(policy, loading, python, witness.clone())?;
     let (publish, agent_state) = watch::channel(AgentState::default());
     let (names, pinned) = watch::channel(Vec::new());
     let every = config.worker.storage.check_interval()?;
@@ -148,17 +154,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         storage: storage.clone(),
         watch: Watch::start(storage.clone(), supervisor.clone(), pinned.clone(), every),
     };
-    let admin = Admin::restore(
-        pins,
-        supervisor.clone(),
-        storage.clone(),
-        Arc::clone(&metrics),
-        agent_state.clone(),
-        names,
-        quarantine.clone(),
-        cache,
-    )
-    .await;
+    let admin = Admin::restore(pins, cache, &witness, agent_state.clone(), names).await;
     supervisor.begin();
 
     let front = Front {
@@ -166,6 +162,8 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         storage,
         supervisor: supervisor.clone(),
         quarantine: quarantine.clone(),
+        forwarded: Arc::new(sharing_rules.forwarded.clone()),
+        plugins: plugins.clone(),
         answers: Answers::new(sharing_rules, cache_limits, Arc::clone(&metrics)),
         metrics: Arc::clone(&metrics),
         classes,
@@ -199,13 +197,14 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         health,
         publish,
     ));
-    let shown = (Arc::clone(&metrics), supervisor.clone(), quarantine.clone());
+    let shown = (Arc::clone(&metrics), supervisor.clone(), quarantine.clone(), plugins);
     let ops = Ops {
         registry: metrics.registry(),
         readiness,
         refresh: Arc::new(move || {
             shown.0.refresh(&shown.1.status());
             shown.0.quarantined(&shown.2);
+            shown.0.plugins(shown.3.counts());
         }),
         pages: Arc::new(|_| None),
     };

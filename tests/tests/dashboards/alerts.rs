@@ -72,6 +72,8 @@ const WELL: &[(&str, &str)] = &[
     ),
     (r#"graticule_fork_refused_total{instance="a",pool="p"}"#, "0+0x130"),
     (r#"graticule_projects_broken{instance="a",pool="p"}"#, "0+0x130"),
+    (r#"graticule_plugins{instance="a",pool="p",state="failed"}"#, "0+0x130"),
+    (r#"graticule_plugins{instance="a",pool="p",state="loaded"}"#, "2+0x130"),
     (r#"graticule_ready{instance="a",pool="p"}"#, "1+0x130"),
     (
         r#"envoy_cluster_membership_healthy{envoy_cluster_name="pool/p"}"#,
@@ -153,6 +155,11 @@ const ILL: &[(&str, &str, &str)] = &[
     (
         "GraticuleProjectBroken",
         r#"graticule_projects_broken{instance="a",pool="p"}"#,
+        "0+0x100 1+0x20",
+    ),
+    (
+        "GraticulePluginFailed",
+        r#"graticule_plugins{instance="a",pool="p",state="failed"}"#,
         "0+0x100 1+0x20",
     ),
     (

@@ -24,6 +24,17 @@ class Isolation:
 
 
 @dataclass(frozen=True)
+class Plugins:
+    """`[worker.qgis.plugins]`: the folders that hold plugins, the names that may be loaded (None: all) and those that must
+    be, and how long trying one may take."""
+
+    paths: list = field(default_factory=list)
+    allowed: list | None = None
+    required: list = field(default_factory=list)
+    patience_ms: int = 10_000
+
+
+@dataclass(frozen=True)
 class Settings:
     """The settings of `[worker.qgis]` and `[worker.isolation]`, and what a zygote loads before it forks."""
 
@@ -33,6 +44,7 @@ class Settings:
     disable_getprint: bool = False
     warm_up: bool = True
     isolation: Isolation = field(default_factory=Isolation)
+    plugins: Plugins = field(default_factory=Plugins)
     preload: list = field(default_factory=list)
 
     @classmethod
@@ -45,6 +57,8 @@ class Settings:
                 raise ValueError(f"GRATICULE_SETTINGS: preload has {entry!r}, not an object with a uri")
         if "isolation" in given:
             given["isolation"] = _isolation(given["isolation"])
+        if "plugins" in given:
+            given["plugins"] = _plugins(given["plugins"])
         return cls(**given)
 
 
@@ -56,6 +70,15 @@ def _isolation(given):
     return Isolation(**given)
 
 
+def _plugins(given):
+    place = "GRATICULE_SETTINGS: plugins"
+    _check(given, Plugins, place)
+    for name in ("paths", "allowed", "required"):
+        if not all(isinstance(text, str) for text in given.get(name) or []):
+            raise ValueError(f"{place}: {name} is {given[name]!r}, not a list of texts")
+    return Plugins(**given)
+
+
 def _check(given, cls, place):
     """Whether an object of JSON has only keys that the class has, with values of their types."""
     if not isinstance(given, dict):
@@ -65,6 +88,7 @@ def _check(given, cls, place):
         if name not in known:
             raise ValueError(f"{place} has an unknown key {name!r}; known are {', '.join(known)}")
         wanted = known[name] if known[name] in (bool, int, str, list) else (dict, type(None))
+        wanted = (list, type(None)) if known[name] == list | None else wanted
         if not isinstance(value, wanted) or wanted is int and (isinstance(value, bool) or value < 0):
             expected = wanted.__name__ if isinstance(wanted, type) else "JSON object"
             raise ValueError(f"{place}: {name} is {value!r}, not a valid {expected}")

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from qgis.core import QgsFeedback
 from qgis.server import QgsBufferServerRequest, QgsServerRequest
 
-from . import frames, outgoing, process, projects, qgis_init, response
+from . import frames, outgoing, plugins, process, projects, qgis_init, response
 from .project_file import ProjectError
 
 EXIT_OK = 0
@@ -39,8 +39,10 @@ _LONGEST_MESSAGE = 4000
 def run_spawned(sock, settings):
     """A worker in a process of its own."""
     qgis = qgis_init.start()
+    loaded = plugins.Plugins(qgis, settings, {qgis_init.BEARER_THREAD})
+    loaded.load_here()
     held = projects.Projects(qgis.server, settings)
-    Worker(sock, qgis, held, "spawn").run()
+    Worker(sock, qgis, held, loaded, "spawn").run()
 
 
 class Request:
@@ -81,13 +83,15 @@ class Request:
 
 
 class Worker:
-    """`start` is "fork" or "spawn"; `held` are the projects, with those inherited from a zygote in it."""
+    """`start` is "fork" or "spawn"; `held` are the projects and `loaded` the plugins, with those inherited from a zygote
+    in them."""
 
-    def __init__(self, sock, qgis, held, start):
+    def __init__(self, sock, qgis, held, loaded, start):
         self._socket = sock
         self._channel = frames.Channel(sock)
         self._qgis = qgis
         self._projects = held
+        self._plugins = loaded
         self._start = start
         self._work = queue.SimpleQueue()
         self._current = None
@@ -108,6 +112,7 @@ class Worker:
                     "qgis": self._qgis.version,
                     "start": self._start,
                     "projects": self._projects.list(),
+                    "plugins": self._plugins.list(),
                 }
             )
             while True:
@@ -235,6 +240,7 @@ class Worker:
 
     def _report(self, loaded, answer, wall, cpu):
         worked = time.perf_counter() - wall
+        news = self._plugins.news()
         return {
             "loaded": loaded,
             "cpu_ms": round((time.process_time() - cpu) * 1000, 1),
@@ -242,6 +248,7 @@ class Worker:
             "bytes": answer.bytes,
             "peak_kb": self._peak.kb(),
             "private_kb": self._private.kb(worked),
+            **({} if news is None else {"plugins": news}),
         }
 
 

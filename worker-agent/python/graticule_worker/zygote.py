@@ -14,7 +14,7 @@ import traceback
 import warnings
 from collections import Counter
 
-from . import forking, frames, preload, process, projects, qgis_init, worker
+from . import forking, frames, plugins, preload, process, projects, qgis_init, worker
 from .project_file import ProjectError
 
 _ALLOWED_THREADS = {qgis_init.BEARER_THREAD}
@@ -28,14 +28,16 @@ def run(sock, settings):
     # Python 3.12 and later warn of a fork in a process with threads. There is one, Qt's, and it is looked after.
     warnings.filterwarnings("ignore", message=r".*multi-threaded, use of fork\(\)", category=DeprecationWarning)
     qgis = qgis_init.start()
+    if settings.warm_up:
+        qgis_init.warm_up(qgis)  # before the plugins, which would take it for a request
+    loaded = plugins.Plugins(qgis, settings, _ALLOWED_THREADS)
+    loaded.load_before_forks()  # before the projects, which may need them
     held = projects.Projects(qgis.server, settings)
     failed, not_preloaded = _preload(held, settings)
-    if settings.warm_up:
-        qgis_init.warm_up(qgis)
     # Objects of before the fork are never collected: collecting would write to their pages and end the sharing.
     gc.collect()
     gc.freeze()
-    zygote = Zygote(sock, qgis, held)
+    zygote = Zygote(sock, qgis, held, loaded)
     zygote.serve(
         {
             "event": "ready",
@@ -44,6 +46,7 @@ def run(sock, settings):
             "projects": held.list(),
             "failed": failed,
             "not_preloaded": not_preloaded,
+            "plugins": loaded.list(),
         }
     )
 
@@ -78,11 +81,12 @@ def _load(held, project):
 class Zygote:
     """Answers `fork` and `quit` on the control socket."""
 
-    def __init__(self, sock, qgis, held):
+    def __init__(self, sock, qgis, held, loaded):
         self._socket = sock
         self._channel = frames.Channel(sock)
         self._qgis = qgis
         self._projects = held
+        self._plugins = loaded
         self._agent = os.getppid()
         self._descriptors = []
 
@@ -154,7 +158,8 @@ class Zygote:
             self._socket.close()
             forking.settle(wait, self._agent, channel, output, tmpdir)
             process.set_title(f"graticule-w{number}")
-            worker.Worker(socket.socket(fileno=channel), self._qgis, self._projects, "fork").run()
+            self._plugins.load_rest()
+            worker.Worker(socket.socket(fileno=channel), self._qgis, self._projects, self._plugins, "fork").run()
 
         return forking.fork_away(become)
 

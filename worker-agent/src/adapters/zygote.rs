@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::channel::{Channel, ChannelError};
 use crate::core::frame::Kind;
 use crate::core::message::{FailedProject, FromWorker, LoadedProject, NotPreloaded, ToWorker};
+use crate::core::plugins::Plugin;
 
 /// An answer to a fork takes milliseconds; a zygote that needs this long hangs.
 const FORK_PATIENCE: Duration = Duration::from_secs(10);
@@ -24,6 +25,8 @@ pub struct Image {
     pub failed: Vec<FailedProject>,
     /// What each worker has to load by itself.
     pub not_preloaded: Vec<NotPreloaded>,
+    /// QGIS's server plugins, those that are not loaded as well.
+    pub plugins: Vec<Plugin>,
 }
 
 /// An order for a worker.
@@ -66,6 +69,7 @@ pub async fn run(
         projects,
         failed,
         not_preloaded,
+        plugins,
     }) = first.map_err(|_| ChannelError::Unexpected("silence"))?
     else {
         return Err(ChannelError::Unexpected("first message"));
@@ -75,6 +79,7 @@ pub async fn run(
         projects,
         failed,
         not_preloaded,
+        plugins,
     });
     loop {
         // The zygote says nothing unasked, so anything that comes without an order is its end.

@@ -2,6 +2,7 @@
 
 mod cache;
 mod client;
+mod plugin;
 mod quarantine;
 mod serve;
 mod show;
@@ -71,6 +72,21 @@ enum Command {
     /// Requests that killed workers
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
+    /// QGIS's server plugins
+    #[command(subcommand)]
+    Plugin(PluginCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum PluginCommand {
+    /// Show what is loaded, and why others are not. Example: worker-agent plugin list
+    List {
+        #[command(flatten)]
+        target: Target,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -213,6 +229,7 @@ impl Args {
             Command::Quarantine(QuarantineCommand::Clear {
                 fingerprint, target, ..
             }) => client::run(quarantine::clear(&target.host, fingerprint.unwrap_or_default())),
+            Command::Plugin(PluginCommand::List { target, json }) => client::run(plugin::list(&target.host, json)),
         }
     }
 }

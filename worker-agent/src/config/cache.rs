@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use graticule_daemon::config::ConfigError;
 use http::HeaderName;
+use http::header::HOST;
 use serde::{Deserialize, Serialize};
 
 use super::{Config, wrong};
@@ -67,20 +68,25 @@ impl Config {
     /// Which requests share an answer, and how much of answers is kept.
     ///
     /// # Errors
-    /// The first value that is out of its range, or a header's name that HTTP does not allow.
+    /// The first value that is out of its range, or a header's name that HTTP does not allow or that reaches no plugin.
     pub fn sharing_rules(&self) -> Result<(SharingRules, Limits), ConfigError> {
         let cache = &self.cache;
+        let forwarded = self.forwarded()?;
         let vary_headers = cache
             .vary_headers
             .iter()
             .map(|name| {
-                HeaderName::try_from(name.as_str()).map_err(|_| {
-                    wrong(
-                        "cache.vary_headers",
-                        format!("`{name}` is no header's name; write such as \"authorization\""),
-                    )
-                })
+                let name = HeaderName::try_from(name.as_str())
+                    .map_err(|_| format!("`{name}` is no header's name; write such as \"authorization\""))?;
+                if name == HOST || forwarded.passes(&name) {
+                    Ok(name)
+                } else {
+                    Err(format!(
+                        "`{name}` does not reach plugins: name it in worker.qgis.forward_headers as well"
+                    ))
+                }
             })
+            .map(|name| name.map_err(|problem: String| wrong("cache.vary_headers", problem)))
             .collect::<Result<Vec<_>, _>>()?;
         let rules = SharingRules {
             max_age: age("cache.max_age", cache.max_age)?,
@@ -88,6 +94,7 @@ impl Config {
             map_max_pixels: cache.map_max_pixels,
             join: cache.join,
             vary_headers,
+            forwarded,
         };
         let limits = Limits {
             max_bytes: bytes("cache.max_bytes", cache.max_bytes)?,

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 mod cache;
 mod lanes;
 mod limits;
+mod plugins;
 mod storage;
 
 use crate::core::locate::SearchPaths;
@@ -21,6 +22,7 @@ use crate::core::pool::{self, MOST_WORKERS, Policy};
 pub use cache::Cache;
 pub use lanes::{Lanes, Rule, Share};
 pub use limits::{Isolation, Memory, Quarantine, Recycle};
+pub use plugins::{Allowed, Paths, Plugins};
 pub use storage::Storage;
 
 /// Everything an operator can decide.
@@ -131,6 +133,10 @@ pub struct Qgis {
     pub disable_getprint: bool,
     /// Let a zygote draw one throwaway map before it is forked from: first maps are faster and take less memory.
     pub warm_up: bool,
+    /// Headers of clients that reach QGIS and its plugins besides those that QGIS reads; `name*` means all that begin so.
+    pub forward_headers: Vec<String>,
+    /// QGIS's server plugins.
+    pub plugins: Plugins,
     /// Where projects are.
     pub projects: Projects,
 }
@@ -229,6 +235,8 @@ impl Default for Qgis {
             trust_layer_metadata: true,
             disable_getprint: false,
             warm_up: true,
+            forward_headers: Vec::new(),
+            plugins: Plugins::default(),
             projects: Projects::default(),
         }
     }
@@ -475,6 +483,15 @@ mod tests {
         assert!(said(|config| config.cache.max_age = -1.0).contains("`cache.max_age`: expected 0 (not kept) to"));
         assert!(said(|config| config.cache.map_max_age = f64::NAN).contains("cache.map_max_age"));
         assert!(said(|config| config.cache.vary_headers = vec!["not a name".into()]).contains("`not a name` is no"));
+        let vary = |config: &mut Config| config.cache.vary_headers = vec!["x-user".into(), "Accept".into()];
+        assert!(said(vary).contains("`cache.vary_headers`: `x-user` does not reach plugins"));
+        assert_eq!(
+            said(|config| {
+                config.cache.vary_headers = vec!["x-user".into(), "host".into()];
+                config.worker.qgis.forward_headers = vec!["X-*".into()];
+            }),
+            ""
+        );
         assert_eq!(said(|config| config.cache.max_age = 0.0), "");
         let relative = |config: &mut Config| {
             config

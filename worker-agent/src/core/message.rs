@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::plugins::Plugin;
+
 /// A project as the worker is told of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProjectRef {
@@ -106,6 +108,9 @@ pub enum FromWorker {
         /// Zygote only: sound projects that a fork may not inherit.
         #[serde(default)]
         not_preloaded: Vec<NotPreloaded>,
+        /// QGIS's server plugins, those that are not loaded as well.
+        #[serde(default)]
+        plugins: Vec<Plugin>,
     },
     /// The head of an answer.
     Response {
@@ -178,6 +183,9 @@ pub struct Report {
     pub peak_kb: u64,
     /// Its private dirty memory now, in KiB.
     pub private_kb: u64,
+    /// There when a plugin has done something meanwhile that the agent must know of: all of them.
+    #[serde(default)]
+    pub plugins: Option<Vec<Plugin>>,
 }
 
 /// Why there is no answer.
@@ -218,8 +226,23 @@ pub struct Settings {
     pub warm_up: bool,
     /// What they give up.
     pub isolation: Isolation,
+    /// Which server plugins they load.
+    pub plugins: PluginSettings,
     /// Zygote only: what to load before the first fork.
     pub preload: Vec<ProjectRef>,
+}
+
+/// Which server plugins zygotes and workers load.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct PluginSettings {
+    /// Folders that hold plugins' folders.
+    pub paths: Vec<PathBuf>,
+    /// The names that may be loaded; all when none.
+    pub allowed: Option<Vec<String>>,
+    /// The names without which nothing may be served.
+    pub required: Vec<String>,
+    /// How long trying one plugin may take, in milliseconds; all of them together twice that.
+    pub patience_ms: u64,
 }
 
 /// What zygotes and workers give up before they start QGIS, besides every capability.

@@ -11,6 +11,7 @@ pub mod locate;
 pub mod memory;
 pub mod message;
 pub mod ogc;
+pub mod plugins;
 pub mod pool;
 pub mod pressure;
 pub mod quarantine;

@@ -9,15 +9,18 @@ use graticule_proto::v1::qgis_admin_server::QgisAdmin;
 use graticule_proto::v1::{
     AgentKills, CachedProject, CheckoutProjectReply, CheckoutProjectRequest, ClearCacheReply, ClearCacheRequest,
     ClearQuarantineReply, ClearQuarantineRequest, DropProjectReply, DropProjectRequest, DumpCacheRequest, LaneInfo,
-    LayerLoad, ListCacheReply, ListCacheRequest, ListQuarantineReply, ListQuarantineRequest, MemoryInfo,
-    PinProjectReply, PinProjectRequest, QuarantineEntry, ResizeReply, ResizeRequest, StatsReply, StatsRequest,
-    UnpinProjectReply, UnpinProjectRequest, UpdateCacheReply, UpdateCacheRequest, WorkerCache, WorkerInfo,
+    LayerLoad, ListCacheReply, ListCacheRequest, ListPluginsReply, ListPluginsRequest, ListQuarantineReply,
+    ListQuarantineRequest, MemoryInfo, PinProjectReply, PinProjectRequest, QuarantineEntry, ResizeReply, ResizeRequest,
+    StatsReply, StatsRequest, UnpinProjectReply, UnpinProjectRequest, UpdateCacheReply, UpdateCacheRequest,
+    WorkerCache, WorkerInfo,
 };
 use tokio::sync::{Mutex, watch};
 use tonic::{Request, Response, Status};
 
 use super::cache::Cache;
 use super::metrics::Metrics;
+use super::plugins::Plugins;
+use super::witness::Witness;
 use crate::adapters::pins::{Pins, PinsError};
 use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::storage::{Storage, StorageError};
@@ -44,6 +47,7 @@ struct Inner {
     names: watch::Sender<Vec<String>>,
     quarantine: QuarantineHandle,
     cache: Cache,
+    plugins: Plugins,
 }
 
 impl Admin {
@@ -51,28 +55,30 @@ impl Admin {
     /// missing.
     pub async fn restore(
         pins: Pins,
-        supervisor: Supervisor,
-        storage: Storage,
-        metrics: Arc<Metrics>,
+        cache: Cache,
+        witness: &Witness,
         state: watch::Receiver<AgentState>,
         names: watch::Sender<Vec<String>>,
-        quarantine: QuarantineHandle,
-        cache: Cache,
     ) -> Self {
-        let mut found = Vec::new();
-        for pin in pins.iter() {
-            match find(&storage, pin).await {
-                Ok((name, project)) => found.push(Pinned {
-                    name: name.key().to_owned(),
-                    project,
-                }),
-                Err(status) => tracing::error!(
+        let (supervisor, storage) = (cache.supervisor.clone(), cache.storage.clone());
+        // A storage that is down is waited for once, and not for each project.
+        let looks = pins.iter().map(async |pin| {
+            let found = find(&storage, pin).await;
+            found.inspect_err(|status| {
+                tracing::error!(
                     project = pin,
                     problem = status.message(),
                     "a pinned project is not there"
-                ),
-            }
-        }
+                );
+            })
+        });
+        let found = futures::future::join_all(looks).await.into_iter().flatten();
+        let found: Vec<Pinned> = found
+            .map(|(name, project)| Pinned {
+                name: name.key().to_owned(),
+                project,
+            })
+            .collect();
         names.send_replace(pins.iter().map(str::to_owned).collect());
         if !found.is_empty() {
             tracing::info!(projects = found.len(), "restoring pinned projects");
@@ -83,12 +89,13 @@ impl Admin {
             inner: Arc::new(Inner {
                 supervisor,
                 storage,
-                metrics,
+                metrics: Arc::clone(&witness.metrics),
                 state,
                 started,
                 pins: Mutex::new(pins),
                 names,
-                quarantine,
+                quarantine: witness.quarantine.clone(),
+                plugins: witness.plugins.clone(),
                 cache,
             }),
         }
@@ -337,6 +344,10 @@ impl QgisAdmin for Admin {
         let cleared = self.inner.quarantine.clear(&fingerprint);
         let cleared = u32::try_from(cleared).unwrap_or(u32::MAX);
         Ok(Response::new(ClearQuarantineReply { cleared }))
+    }
+
+    async fn list_plugins(&self, _: Request<ListPluginsRequest>) -> Result<Response<ListPluginsReply>, Status> {
+        Ok(Response::new(self.inner.plugins.list()))
     }
 }
 

@@ -31,6 +31,7 @@ impl World {
             map_max_pixels: 1 << 20,
             join: true,
             vary_headers: vec![http::header::AUTHORIZATION],
+            forwarded: ogc::Forwarded::default(),
         };
         let limits = Limits {
             max_bytes,

@@ -10,6 +10,7 @@ use http::StatusCode;
 use super::answers::{Answers, Call, Rendered};
 use super::home;
 use super::metrics::Metrics;
+use super::plugins::Plugins;
 use super::render::{Served, Work, render};
 use super::told::{Asked, Told, ToldBody};
 use crate::adapters::exchange::{Answer, Body, Job};
@@ -19,7 +20,7 @@ use crate::adapters::supervisor::{Line, Supervisor, Wanted};
 use crate::core::lane::Lane;
 use crate::core::message::ProjectRef;
 use crate::core::ogc::{
-    self, Class, Classes, Dialect, Incoming, Kind, OgcRequest, Origin, Refusal, Refused, fingerprint, pass_headers,
+    self, Class, Classes, Dialect, Forwarded, Incoming, Kind, OgcRequest, Origin, Refusal, Refused, fingerprint,
     upstream,
 };
 
@@ -34,6 +35,10 @@ pub struct Front {
     pub supervisor: Supervisor,
     /// Requests that kill workers.
     pub quarantine: QuarantineHandle,
+    /// Which headers reach QGIS.
+    pub forwarded: Arc<Forwarded>,
+    /// QGIS's server plugins, and whether they let answers be shared.
+    pub plugins: Plugins,
     /// Answers that serve more than one request.
     pub answers: Answers,
     /// What is counted.
@@ -128,6 +133,9 @@ impl Front {
         let (name, project) = self.project(&request).await.map_err(refused)?;
 
         let mut sharing = self.answers.sharing(asked, &request, &origin);
+        if !self.plugins.let_share() {
+            sharing = sharing.alone();
+        }
         // Whom it would join may be waiting for the very worker that asks.
         sharing.join &= class.depth == 0;
         let deadline = asked.accepted + class.allowed;
@@ -142,7 +150,7 @@ impl Front {
                 fingerprint: account.fingerprint.as_str().into(),
                 line: line(asked),
             },
-            job: job(asked, &request, &origin, sharing.hold, class.depth),
+            job: self.job(asked, &request, &origin, sharing.hold, class.depth),
             safe: request.safe,
             timeout: class.allowed,
         };
@@ -191,6 +199,20 @@ impl Front {
             },
         })?;
         Ok((name.key().to_owned(), found))
+    }
+
+    /// What QGIS is handed.
+    fn job(&self, asked: &Asked, request: &OgcRequest, origin: &Origin, hold: usize, depth: u32) -> Job {
+        let upstream = upstream(request, &asked.body, origin);
+        Job {
+            id: asked.id.clone(),
+            method: upstream.method.to_string(),
+            url: upstream.url,
+            headers: self.forwarded.pass(&asked.headers),
+            body: upstream.body.map_or_else(|| asked.body.clone(), Bytes::from),
+            hold,
+            depth,
+        }
     }
 
     fn told(&self, answer: Answer) -> Told {
@@ -246,21 +268,6 @@ async fn within<T>(accepted: Instant, class: Class, answered: impl Future<Output
     let deadline = accepted + class.timeout;
     let answered = tokio::time::timeout_at(deadline.into(), answered).await;
     answered.map_err(|_| Refusal::deadline(class.timeout))
-}
-
-/// What QGIS is handed.
-fn job(asked: &Asked, request: &OgcRequest, origin: &Origin, hold: usize, depth: u32) -> Job {
-    let upstream = upstream(request, &asked.body, origin);
-    let headers = pass_headers(&asked.headers);
-    Job {
-        id: asked.id.clone(),
-        method: upstream.method.to_string(),
-        url: upstream.url,
-        headers,
-        body: upstream.body.map_or_else(|| asked.body.clone(), Bytes::from),
-        hold,
-        depth,
-    }
 }
 
 /// The request as it came, for the log when it kills its worker.

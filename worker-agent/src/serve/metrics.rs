@@ -64,6 +64,7 @@ metrics! {
     BROKEN = "graticule_projects_broken", "Projects that could not be loaded when that was tried last.";
     QUARANTINE = "graticule_quarantine_entries", "Requests that killed workers, refused or only suspected.";
     QUARANTINED = "graticule_quarantined_total", "How often kills on this agent made a request refused.";
+    PLUGINS = "graticule_plugins", "QGIS's server plugins by state: loaded, failed.";
     READY = "graticule_ready", "1 when requests should be sent to this agent, else 0.";
 }
 
@@ -120,6 +121,7 @@ pub struct Metrics {
     broken: IntGauge,
     quarantine: IntGaugeVec,
     quarantined: IntCounter,
+    plugins: IntGaugeVec,
     ready: IntGauge,
 }
 
@@ -184,6 +186,7 @@ impl Metrics {
             broken: registered!(IntGauge::with_opts(opts(BROKEN))),
             quarantine: registered!(IntGaugeVec::new(opts(QUARANTINE), &["state"])),
             quarantined: registered!(IntCounter::with_opts(opts(QUARANTINED))),
+            plugins: registered!(IntGaugeVec::new(opts(PLUGINS), &["state"])),
             ready: registered!(IntGauge::with_opts(opts(READY))),
             registry,
         })
@@ -289,6 +292,12 @@ impl Metrics {
         self.quarantine.with_label_values(&["refused"]).set(whole(refused));
         self.quarantine.with_label_values(&["suspected"]).set(whole(suspected));
         self.quarantined.inc_by(quarantine.take_refused());
+    }
+
+    /// So many server plugins are loaded, and so many could not be.
+    pub fn plugins(&self, (loaded, failed): (usize, usize)) {
+        self.plugins.with_label_values(&["loaded"]).set(whole(loaded));
+        self.plugins.with_label_values(&["failed"]).set(whole(failed));
     }
 
     /// Requests answered so far, by HTTP status.

@@ -8,6 +8,7 @@ pub mod grpc;
 pub mod home;
 pub mod http;
 pub mod metrics;
+pub mod plugins;
 pub mod render;
 pub mod shared;
 pub mod state;

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::metrics::Metrics;
+use super::plugins::Plugins;
 use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::supervisor::{Observer, Wanted};
+use crate::core::plugins::Plugin;
 use crate::core::pool::ExitReason;
 use crate::core::redact;
 
@@ -15,6 +17,8 @@ pub struct Witness {
     pub metrics: Arc<Metrics>,
     /// Requests that kill workers.
     pub quarantine: QuarantineHandle,
+    /// What workers have loaded.
+    pub plugins: Plugins,
 }
 
 impl Witness {
@@ -53,5 +57,9 @@ impl Observer for Witness {
 
     fn fork_refused(&self) {
         self.metrics.fork_refused();
+    }
+
+    fn plugins(&self, list: Vec<Plugin>) {
+        self.plugins.heard(list);
     }
 }

@@ -24,6 +24,7 @@ use super::python::Python;
 use crate::core::index::Record;
 use crate::core::lane::Lane;
 use crate::core::message::ProjectRef;
+use crate::core::plugins::Plugin;
 use crate::core::pool::{Event, ExitReason, Policy, Refused, Ticket, View, WorkerId};
 use task::{Message, Task};
 
@@ -41,6 +42,8 @@ pub trait Observer: Send + Sync + 'static {
     fn loaded(&self, sound: bool);
     /// A worker had to be spawned because its zygote may not be forked from.
     fn fork_refused(&self);
+    /// A zygote or worker tells of all its server plugins, before it is used.
+    fn plugins(&self, list: Vec<Plugin>);
 }
 
 /// The pool and what outlives its workers, as last seen.

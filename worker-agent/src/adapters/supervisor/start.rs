@@ -9,6 +9,7 @@ use crate::adapters::channel::{Channel, ChannelError};
 use crate::adapters::zygote::Forked;
 use crate::core::frame::Kind;
 use crate::core::message::{FailedProject, FromWorker, LoadedProject, ProjectRef};
+use crate::core::plugins::Plugin;
 
 /// A worker that is ready.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Up {
     pub held: Vec<LoadedProject>,
     /// Pinned projects that it could not load.
     pub failed: Vec<FailedProject>,
+    /// QGIS's server plugins, those that are not loaded as well.
+    pub plugins: Vec<Plugin>,
 }
 
 /// How far a start came.
@@ -56,6 +59,7 @@ pub(super) async fn bring_up(mut channel: Channel, pins: &[ProjectRef]) -> Resul
     let FromWorker::Ready {
         qgis,
         projects: mut held,
+        plugins,
         ..
     } = first
     else {
@@ -86,5 +90,6 @@ pub(super) async fn bring_up(mut channel: Channel, pins: &[ProjectRef]) -> Resul
         qgis,
         held,
         failed,
+        plugins,
     })
 }

@@ -453,6 +453,9 @@ impl Task {
             if let Some(wanted) = &serving {
                 self.index.served(&wanted.project.uri, &wanted.name);
             }
+            if let Some(plugins) = report.plugins {
+                self.observer.plugins(plugins);
+            }
             if let Some(project) = report.loaded {
                 slot.versions.insert(project.uri.clone(), project.version.clone());
                 self.index.loaded(&project);

@@ -19,6 +19,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName};
 
 use super::fingerprint::VOLATILE;
+use super::headers::Forwarded;
 use super::kvp;
 use super::origin::Origin;
 use super::request::{Kind, OgcRequest, Service};
@@ -63,6 +64,9 @@ pub struct SharingRules {
     pub join: bool,
     /// Headers that plugins answer by. Their values are part of the key.
     pub vary_headers: Vec<HeaderName>,
+    /// Headers that reach plugins because they were named. A request with one that is not in `vary_headers` is answered
+    /// for its client alone, as nobody knows what a plugin makes of it.
+    pub forwarded: Forwarded,
 }
 
 /// How a request may be shared.
@@ -82,6 +86,20 @@ pub struct Sharing {
     pub varies_by: Vec<String>,
     /// Up to so many bytes the answer is held back until it is whole.
     pub hold: usize,
+}
+
+impl Sharing {
+    /// The same for an answer that is for this client alone.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        Self {
+            key: None,
+            join: false,
+            keep: None,
+            fresh: None,
+            ..self
+        }
+    }
 }
 
 /// How long answers of a kind may be kept.
@@ -154,8 +172,9 @@ pub fn sharing(
     };
     let Some(traits) = traits else { return sharing };
     let is_named = |name: &str| varies_by.iter().any(|named| *named == name);
-    let mut credentials = CREDENTIALS.iter().filter(|name| headers.contains_key(**name));
-    if credentials.clone().any(|name| !is_named(name)) {
+    let tells_who = |name: &&HeaderName| CREDENTIALS.contains(&name.as_str()) || rules.forwarded.names(name);
+    let credentials: Vec<&HeaderName> = headers.keys().filter(tells_who).collect();
+    if credentials.iter().any(|name| !is_named(name.as_str())) {
         return sharing;
     }
     let keep = match traits.keep {
@@ -178,7 +197,7 @@ pub fn sharing(
     sharing.join = rules.join;
     sharing.keep = keep;
     sharing.fresh = keep.filter(|_| traits.keep != Keep::Description);
-    sharing.private = credentials.next().is_some();
+    sharing.private = !credentials.is_empty();
     sharing
 }
 

@@ -11,6 +11,7 @@ fn rules() -> SharingRules {
         map_max_pixels: 1 << 20,
         join: true,
         vary_headers: Vec::new(),
+        forwarded: Forwarded::default(),
     }
 }
 
@@ -365,6 +366,44 @@ fn credentials_are_nobody_else_s_unless_they_are_named() {
         .with(&[("cookie", "a"), ("authorization", "b")])
         .vary("cookie");
     assert_eq!(two.sharing().key, None, "one of two is named");
+}
+
+#[test]
+fn what_reaches_plugins_by_name_is_shared_only_when_answers_vary_by_it() {
+    let asked = |value| {
+        let mut asked = get(CAPS).with(&[("x-lizmap-user", value)]);
+        asked.rules.forwarded = Forwarded::new(["x-lizmap-*", "x-qgis-*"]).unwrap();
+        asked
+    };
+    let alone = asked("ann").sharing();
+    assert_eq!((alone.key, alone.keep, alone.join), (None, None, false));
+    let named = |value| asked(value).vary("x-lizmap-user");
+    assert!(named("ann").sharing().private);
+    assert_eq!(named("ann").key(), named("ann").key());
+    assert_ne!(named("ann").key(), named("bob").key());
+    let nobody = Asked {
+        headers: HeaderMap::new(),
+        ..asked("")
+    };
+    assert_eq!(
+        nobody.key(),
+        get(CAPS).key(),
+        "who sends none of them is not asked for more"
+    );
+    let own = Asked {
+        headers: map(&[("x-qgis-project", "/w")]),
+        ..asked("")
+    };
+    assert!(own.sharing().key.is_some(), "QGIS's own are in every key");
+}
+
+#[test]
+fn an_answer_for_one_alone_is_not_kept() {
+    let alone = get(CAPS).sharing().alone();
+    assert_eq!(
+        (alone.key, alone.keep, alone.fresh, alone.join),
+        (None, None, None, false)
+    );
 }
 
 #[test]

@@ -16,7 +16,7 @@
 //! - The link from an API's collection to its schema is `?MAP=/world?request=…`; when a client follows it, it is
 //!   repaired.
 
-use http::{HeaderMap, Method};
+use http::Method;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::fingerprint::VOLATILE;
@@ -131,56 +131,6 @@ fn has_space(project: &ProjectName) -> bool {
 /// Whether QGIS would find an API's root within the project's own name.
 fn hides_root(project: &ProjectName) -> bool {
     API_ROOTS.iter().any(|root| project.key().contains(root))
-}
-
-/// Headers that end here: those of the connection, and those that would tell QGIS another URL than the one it is given.
-const ENDS_HERE: &[&str] = &[
-    "connection",
-    "content-length",
-    "expect",
-    "forwarded",
-    "host",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
-/// The client's headers as QGIS and its plugins may see them. QGIS compares names with regard to letter case, so each
-/// word gets a capital: `content-type` becomes `Content-Type`. Several values of one header are joined with a comma.
-#[must_use]
-pub fn pass_headers(headers: &HeaderMap) -> Vec<(String, String)> {
-    let mut passed: Vec<(String, String)> = Vec::new();
-    for name in headers.keys().filter(|name| passes(name.as_str())) {
-        let values: Vec<&str> = headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .collect();
-        let separator = if name == http::header::COOKIE { "; " } else { ", " };
-        if !values.is_empty() {
-            passed.push((capitals(name.as_str()), values.join(separator)));
-        }
-    }
-    passed
-}
-
-fn passes(name: &str) -> bool {
-    let overrides = name.starts_with("x-qgis-") && name.ends_with("service-url");
-    let between_us = ["x-forwarded-", "x-envoy-", "x-graticule-"];
-    !overrides && !ENDS_HERE.contains(&name) && !between_us.iter().any(|prefix| name.starts_with(prefix))
-}
-
-fn capitals(name: &str) -> String {
-    let word = |word: &str| {
-        let (first, rest) = word.split_at(word.len().min(1));
-        first.to_ascii_uppercase() + rest
-    };
-    name.split('-').map(word).collect::<Vec<_>>().join("-")
 }
 
 #[cfg(test)]

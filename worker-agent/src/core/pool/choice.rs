@@ -92,9 +92,7 @@ pub(super) fn holds_off_until<'a>(
     max_projects: usize,
 ) -> Option<Instant> {
     if broken.contains(&waiting.project) {
-        let mut holders = workers
-            .clone()
-            .filter(|worker| !worker.is_leaving() && worker.holds(&waiting.project));
+        let mut holders = workers.filter(|worker| !worker.is_leaving() && worker.holds(&waiting.project));
         let held = holders.clone().next().is_some();
         return (held && !holders.any(Worker::is_idle)).then_some(waiting.deadline);
     }

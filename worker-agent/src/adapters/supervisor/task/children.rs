@@ -101,6 +101,7 @@ impl Task {
                 "each worker loads this pinned project by itself"
             );
         }
+        self.observer.plugins(image.plugins);
         self.settle_pins(&image.projects, &image.failed);
         self.feed(Event::ZygoteReady { generation });
     }
@@ -200,7 +201,8 @@ impl Task {
         }
     }
 
-    pub(super) fn up(&mut self, worker: WorkerId, up: Up) {
+    pub(super) fn up(&mut self, worker: WorkerId, mut up: Up) {
+        self.observer.plugins(std::mem::take(&mut up.plugins));
         self.settle_pins(&up.held, &up.failed);
         let Some(slot) = self.slots.get_mut(&worker) else {
             return;

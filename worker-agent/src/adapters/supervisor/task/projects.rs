@@ -80,10 +80,9 @@ impl Task {
 
     /// Whether new workers inherit the project.
     pub(super) fn is_preloaded(&self, uri: &str) -> bool {
-        let current = self.zygotes.values().filter(|zygote| zygote.ready && !zygote.stopping);
-        current
-            .last()
-            .is_some_and(|zygote| zygote.holds.iter().any(|held| held == uri))
+        let mut newest = self.zygotes.values().rev();
+        let current = newest.find(|zygote| zygote.ready && !zygote.stopping);
+        current.is_some_and(|zygote| zygote.holds.iter().any(|held| held == uri))
     }
 
     /// Whether a request for the project is to be refused, as nobody has loaded it for requests.

@@ -1,0 +1,3 @@
+"""Is not to be loaded."""
+
+raise AssertionError("this must not be imported")
