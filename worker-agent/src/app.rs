@@ -32,6 +32,7 @@ use crate::core::message::{Isolation, Settings, User};
 use crate::serve;
 use crate::serve::admin::Admin;
 use crate::serve::answers::Answers;
+use crate::serve::catalog::Catalog;
 use crate::serve::front::Front;
 use crate::serve::grpc::Grpc;
 use crate::serve::metrics::Metrics;
@@ -129,6 +130,17 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         quarantine: quarantine.clone(),
     };
     let supervisor = Supervisor::new(policy, python, Arc::new(witness))?;
+    let front = Front {
+        agent: name.as_str().into(),
+        storage: storage.clone(),
+        supervisor: supervisor.clone(),
+        quarantine: quarantine.clone(),
+        answers: Answers::new(sharing_rules, cache_limits, Arc::clone(&metrics)),
+        catalog: Catalog::new(storage.clone(), &config.catalog)?,
+        metrics: Arc::clone(&metrics),
+        classes,
+        max_body_size: server.max_body_size,
+    };
     let (publish, agent_state) = watch::channel(AgentState::default());
     let (names, pinned) = watch::channel(Vec::new());
     let admin = Admin::restore(
@@ -138,21 +150,11 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         Arc::clone(&metrics),
         agent_state.clone(),
         names,
-        quarantine.clone(),
+        front.clone(),
     )
     .await;
     supervisor.begin();
 
-    let front = Front {
-        agent: name.as_str().into(),
-        storage,
-        supervisor: supervisor.clone(),
-        quarantine: quarantine.clone(),
-        answers: Answers::new(sharing_rules, cache_limits, Arc::clone(&metrics)),
-        metrics: Arc::clone(&metrics),
-        classes,
-        max_body_size: server.max_body_size,
-    };
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(graticule_proto::DESCRIPTORS)

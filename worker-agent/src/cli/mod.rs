@@ -1,5 +1,6 @@
 //! The command line: the daemon itself, and what operators ask of a running one over gRPC.
 
+mod catalog;
 mod client;
 mod quarantine;
 mod serve;
@@ -111,6 +112,8 @@ enum CacheCommand {
         #[command(flatten)]
         target: Target,
     },
+    #[command(flatten)]
+    Catalog(catalog::CatalogCommand),
     /// Show what is loaded and what is pinned. Example: worker-agent cache list
     List {
         #[command(flatten)]
@@ -148,6 +151,7 @@ impl Args {
             Command::Cache(CacheCommand::Unpin { project, target }) => {
                 client::run(client::unpin(&target.host, project))
             }
+            Command::Cache(CacheCommand::Catalog(command)) => command.run(),
             Command::Cache(CacheCommand::List { target, json }) => client::run(client::list(&target.host, json)),
             Command::Quarantine(QuarantineCommand::List { target, json }) => {
                 client::run(quarantine::list(&target.host, json))

@@ -19,6 +19,7 @@ fn load(conf: Option<&Path>) -> Result<Config, ConfigError> {
     config.search_paths()?;
     config.worker.quarantine.rule()?;
     config.sharing_rules()?;
+    config.catalog.hidden()?;
     config.worker.isolation.check()?;
     config.worker.isolation.environment()?;
     app::worker_user(&config)?;

@@ -7,14 +7,16 @@ use std::time::{Duration, Instant};
 use graticule_daemon::quarantine::is_fingerprint;
 use graticule_proto::v1::qgis_admin_server::QgisAdmin;
 use graticule_proto::v1::{
-    AgentKills, CachedProject, ClearQuarantineReply, ClearQuarantineRequest, LaneInfo, ListCacheReply,
-    ListCacheRequest, ListQuarantineReply, ListQuarantineRequest, MemoryInfo, PinProjectReply, PinProjectRequest,
-    QuarantineEntry, ResizeReply, ResizeRequest, StatsReply, StatsRequest, UnpinProjectReply, UnpinProjectRequest,
-    WorkerInfo,
+    AgentKills, CachedProject, CatalogRequest, ClearQuarantineReply, ClearQuarantineRequest, GetProjectInfoRequest,
+    LaneInfo, ListCacheReply, ListCacheRequest, ListQuarantineReply, ListQuarantineRequest, MemoryInfo,
+    PinProjectReply, PinProjectRequest, ProjectInfo, QuarantineEntry, ResizeReply, ResizeRequest, StatsReply,
+    StatsRequest, UnpinProjectReply, UnpinProjectRequest, WorkerInfo,
 };
 use tokio::sync::{Mutex, watch};
 use tonic::{Request, Response, Status};
 
+use super::catalog::rpc;
+use super::front::Front;
 use super::metrics::Metrics;
 use crate::adapters::pins::{Pins, PinsError};
 use crate::adapters::quarantine::QuarantineHandle;
@@ -41,6 +43,7 @@ struct Inner {
     pins: Mutex<Pins>,
     names: watch::Sender<Vec<String>>,
     quarantine: QuarantineHandle,
+    front: Front,
 }
 
 impl Admin {
@@ -53,7 +56,7 @@ impl Admin {
         metrics: Arc<Metrics>,
         state: watch::Receiver<AgentState>,
         names: watch::Sender<Vec<String>>,
-        quarantine: QuarantineHandle,
+        front: Front,
     ) -> Self {
         let mut found = Vec::new();
         for pin in pins.iter() {
@@ -84,7 +87,8 @@ impl Admin {
                 started,
                 pins: Mutex::new(pins),
                 names,
-                quarantine,
+                quarantine: front.quarantine.clone(),
+                front,
             }),
         }
     }
@@ -109,6 +113,16 @@ fn disk(error: PinsError) -> Status {
 
 #[tonic::async_trait]
 impl QgisAdmin for Admin {
+    type CatalogStream = rpc::Items;
+
+    async fn catalog(&self, request: Request<CatalogRequest>) -> Result<Response<rpc::Items>, Status> {
+        rpc::catalog(&self.inner.front, request).await
+    }
+
+    async fn get_project_info(&self, request: Request<GetProjectInfoRequest>) -> Result<Response<ProjectInfo>, Status> {
+        rpc::project_info(&self.inner.front, request).await
+    }
+
     async fn stats(&self, _: Request<StatsRequest>) -> Result<Response<StatsReply>, Status> {
         let inner = &self.inner;
         let names: std::collections::HashMap<String, String> = inner

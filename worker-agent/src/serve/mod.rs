@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod answers;
+pub mod catalog;
 pub mod front;
 pub mod grpc;
 pub mod home;
