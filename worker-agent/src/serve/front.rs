@@ -105,7 +105,7 @@ impl Front {
 
     async fn find_answer(&self, asked: &Asked, account: &mut Account) -> Result<Told, Refused> {
         if let Some(page) = page_of(&asked.path) {
-            return self.catalog(asked, page, account).await;
+            return Box::pin(self.catalog(asked, page, account)).await;
         }
         let request = ogc::parse(&Incoming {
             method: &asked.method,

@@ -11,8 +11,7 @@ use crate::core::catalog::{Details, Links, placeholder, preview_query};
 use crate::core::locate::ProjectName;
 use crate::core::message::ProjectRef;
 use crate::core::ogc::{self, Class, Dialect, Incoming, OgcRequest, Origin, Refusal, Refused, Sharing, fingerprint};
-use crate::serve::answers::Rendered;
-use crate::serve::answers::{Answered, Call};
+use crate::serve::answers::{Answered, Call, Rendered};
 use crate::serve::front::{Account, Front, job, line, within};
 use crate::serve::render::{Served, Work, render};
 use crate::serve::told::{Asked, Told, ToldBody};
@@ -80,7 +79,7 @@ impl Front {
         let question = self.question(asked, name, origin, "preview", account).await?;
         let render = || {
             let (asked, origin) = (question.asked.clone(), origin.clone());
-            self.clone().draw(question.work.clone(), asked, name.clone(), origin)
+            Box::pin(self.clone().draw(question.work.clone(), asked, name.clone(), origin))
         };
         let answered = self.answers.answer(question.call(), render);
         let answered = within(asked.accepted, question.class, answered).await?;
