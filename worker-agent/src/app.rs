@@ -34,6 +34,7 @@ use crate::serve;
 use crate::serve::admin::Admin;
 use crate::serve::answers::Answers;
 use crate::serve::cache::Cache;
+use crate::serve::catalog::Catalog;
 use crate::serve::front::Front;
 use crate::serve::grpc::Grpc;
 use crate::serve::metrics::Metrics;
@@ -145,30 +146,31 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         load_on_request: projects.load_project_on_request,
         reload_on_request: projects.reload_outdated_project_on_request,
     };
-    let supervisor = Supervisor::new(policy, loading, python, witness.clone())?;
-    let (publish, agent_state) = watch::channel(AgentState::default());
-    let (names, pinned) = watch::channel(Vec::new());
-    let every = config.worker.storage.check_interval()?;
-    let cache = Cache {
-        supervisor: supervisor.clone(),
-        storage: storage.clone(),
-        watch: Watch::start(storage.clone(), supervisor.clone(), pinned.clone(), every),
-    };
-    let admin = Admin::restore(pins, cache, &witness, agent_state.clone(), names).await;
-    supervisor.begin();
-
+    let supervisor = Supervisor::new(policy, loading, python, witness)?;
     let front = Front {
         agent: name.as_str().into(),
-        storage,
+        storage: storage.clone(),
         supervisor: supervisor.clone(),
         quarantine: quarantine.clone(),
         forwarded: Arc::new(sharing_rules.forwarded.clone()),
         plugins: plugins.clone(),
         answers: Answers::new(sharing_rules, cache_limits, Arc::clone(&metrics)),
+        catalog: Catalog::new(storage.clone(), &config.catalog)?,
         metrics: Arc::clone(&metrics),
         classes,
         max_body_size: server.max_body_size,
     };
+    let (publish, agent_state) = watch::channel(AgentState::default());
+    let (names, pinned) = watch::channel(Vec::new());
+    let every = config.worker.storage.check_interval()?;
+    let cache = Cache {
+        watch: Watch::start(storage.clone(), supervisor.clone(), pinned.clone(), every),
+        supervisor: supervisor.clone(),
+        storage,
+    };
+    let admin = Admin::restore(pins, cache, front.clone(), agent_state.clone(), names).await;
+    supervisor.begin();
+
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(graticule_proto::DESCRIPTORS)

@@ -5,6 +5,7 @@ are seen while QGIS renders (QGIS releases the interpreter meanwhile). It is sta
 no threads. Leaves by `os._exit` only, because what QGIS would clean up belongs to the zygote as well.
 """
 
+import json
 import os
 import queue
 import sys
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 from qgis.core import QgsFeedback
 from qgis.server import QgsBufferServerRequest, QgsServerRequest
 
-from . import frames, outgoing, plugins, process, projects, qgis_init, response
+from . import describe, frames, outgoing, plugins, process, projects, qgis_init, response
 from .project_file import ProjectError
 
 EXIT_OK = 0
@@ -50,8 +51,9 @@ class Request:
 
     def __init__(self, message):
         self.id = message["id"]
-        self.method = message["method"]
-        self.url = message["url"]
+        self.describes = message["op"] == "describe"
+        self.method = "GET" if self.describes else message["method"]
+        self.url = "" if self.describes else message["url"]
         self.headers = message.get("headers", [])
         self.project = message["project"]
         self.evict = message.get("evict", [])
@@ -149,7 +151,7 @@ class Worker:
                 return collecting
             if collecting is not None:
                 raise frames.FrameError(f"{payload.get('op')!r} before the end of a body")
-            if payload.get("op") != "request":
+            if payload.get("op") not in ("request", "describe"):
                 self._work.put(payload)
                 return None
             request = self._current = Request(payload)
@@ -197,7 +199,7 @@ class Worker:
             return self._projects.list()
         if op == "ping":
             return work.get("echo")
-        raise ValueError(f"unknown op {op!r}; known are request, load, unload, list, ping, cancel and quit")
+        raise ValueError(f"unknown op {op!r}; known are request, describe, load, unload, list, ping, cancel and quit")
 
     def _serve(self, request):
         wall, cpu = time.perf_counter(), time.process_time()
@@ -225,7 +227,10 @@ class Worker:
             self._projects.unload(uri)
         held, loaded_now = self._projects.get(request.project)
         request.begin()
-        if request.method not in _METHODS:
+        if request.describes:
+            answer.setHeader("Content-Type", "application/json")
+            answer.io().write(json.dumps(describe.describe(held), separators=(",", ":")).encode())
+        elif request.method not in _METHODS:
             answer.setHeader("Allow", ", ".join(_METHODS))
             answer.refuse(405, f"QGIS has no answer to the method {request.method}")
         else:

@@ -84,6 +84,38 @@ def write_project(path, layers, wfs=(), wcs=(), layout=False):
     assert project.write(path), path
 
 
+def write_named(path, layers):
+    """One with names of its own for WMS: a group that is off, a short name, a name with a comma, a restricted layer."""
+    project = QgsProject()
+    project.setCrs(QgsCoordinateReferenceSystem("EPSG:3857"))
+    project.addMapLayers(layers, False)
+    inner, comma, secret = layers
+    if hasattr(inner, "serverProperties"):  # QGIS 3.38
+        inner.serverProperties().setShortName("short")
+        inner.serverProperties().setTitle("A title")
+    else:
+        inner.setShortName("short")
+        inner.setTitle("A title")
+    inner.setScaleBasedVisibility(True)
+    inner.setMinimumScale(50000)
+    inner.setMaximumScale(1000)
+    comma.setName("a,b")
+    secret.setName("secret")
+    group = project.layerTreeRoot().addGroup("A group")
+    group.setCustomProperty("wmsShortName", "folder")
+    group.addLayer(inner)
+    group.setItemVisibilityChecked(False)
+    project.layerTreeRoot().addLayer(comma)
+    project.layerTreeRoot().addLayer(secret)
+    project.writeEntry("WMSRestrictedLayers", "/", ["secret"])
+    project.writeEntry("WMSServiceCapabilities", "/", True)
+    project.writeEntry("WMSServiceTitle", "/", "Service")
+    project.writeEntry("WMSServiceAbstract", "/", "About it")
+    project.writeEntry("WMSExtent", "/", ["0", "0", "111319.491", "111325.143"])
+    project.writeEntry("WMSMaxWidth", "/", 2000)
+    assert project.write(path), path
+
+
 def main(folder):
     def vector(file, name):
         layer = QgsVectorLayer(f"{folder}/{file}|layername={name}", name, "ogr")
@@ -103,6 +135,7 @@ def main(folder):
     write_project(f"{folder}/world.qgs", [areas, hills], [areas], [hills], layout=True)
     write_project(f"{folder}/zipped.qgz", [vector("areas.gpkg", "areas")])
     write_project(f"{folder}/raster.qgs", [QgsRasterLayer(f"{folder}/hills.tif", "hills")])
+    write_named(f"{folder}/named.qgs", [vector("areas.gpkg", "areas") for _ in range(3)])
     layer = vector("big.gpkg", "big")
     write_project(f"{folder}/big.qgs", [layer], [layer])
     layer = vector("live.gpkg", "live")

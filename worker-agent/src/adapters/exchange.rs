@@ -17,9 +17,20 @@ use crate::core::pool::ExitReason;
 /// How many pieces may be on their way to a client that reads slowly.
 const PIECES_AHEAD: usize = 4;
 
+/// What a worker is asked to do with its project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// To have QGIS answer an HTTP request.
+    Request,
+    /// To say what the project is, as JSON. Of the job, only id, hold and depth count.
+    Describe,
+}
+
 /// What QGIS is asked.
 #[derive(Debug, Clone)]
 pub struct Job {
+    /// What to do.
+    pub task: Task,
     /// The request's id.
     pub id: String,
     /// The HTTP method.
@@ -185,19 +196,27 @@ async fn converse(lease: &mut Lease, job: &Job, exchange: &mut Exchange) -> Resu
 async fn send(lease: &mut Lease, job: &Job) -> Result<(), ChannelError> {
     let project = lease.project.clone();
     let evict = std::mem::take(&mut lease.evict);
-    let head = ToWorker::Request {
-        id: &job.id,
-        method: &job.method,
-        url: &job.url,
-        headers: &job.headers,
-        project: &project,
-        evict: &evict,
-        depth: job.depth,
-        body: !job.body.is_empty(),
+    let head = match job.task {
+        Task::Request => ToWorker::Request {
+            id: &job.id,
+            method: &job.method,
+            url: &job.url,
+            headers: &job.headers,
+            project: &project,
+            evict: &evict,
+            depth: job.depth,
+            body: !job.body.is_empty(),
+        },
+        Task::Describe => ToWorker::Describe {
+            id: &job.id,
+            project: &project,
+            evict: &evict,
+            depth: job.depth,
+        },
     };
     let channel = lease.channel();
     channel.send(Kind::Head, &head).await?;
-    if !job.body.is_empty() {
+    if job.task == Task::Request && !job.body.is_empty() {
         for piece in job.body.chunks(BODY_CHUNK) {
             channel.send_body(piece).await?;
         }

@@ -1,6 +1,7 @@
 //! The command line: the daemon itself, and what operators ask of a running one over gRPC.
 
 mod cache;
+mod catalog;
 mod client;
 mod plugin;
 mod quarantine;
@@ -171,6 +172,8 @@ enum CacheCommand {
         #[arg(long)]
         json: bool,
     },
+    #[command(flatten)]
+    Catalog(catalog::CatalogCommand),
     /// Show what is loaded and what is pinned. Example: worker-agent cache list
     List {
         #[command(flatten)]
@@ -208,6 +211,7 @@ impl Args {
             Command::Cache(CacheCommand::Unpin { project, target }) => {
                 client::run(client::unpin(&target.host, project))
             }
+            Command::Cache(CacheCommand::Catalog(command)) => command.run(),
             Command::Cache(CacheCommand::List { target, json }) => client::run(client::list(&target.host, json)),
             Command::Cache(CacheCommand::Checkout {
                 project,

@@ -20,6 +20,7 @@ fn load(conf: Option<&Path>) -> Result<Config, ConfigError> {
     config.worker.quarantine.rule()?;
     config.sharing_rules()?;
     config.plugins()?;
+    config.catalog.hidden()?;
     config.worker.isolation.check()?;
     config.worker.isolation.environment()?;
     app::worker_user(&config)?;

@@ -10,6 +10,7 @@ use graticule_daemon::telemetry::Logging;
 use serde::{Deserialize, Serialize};
 
 mod cache;
+mod catalog;
 mod lanes;
 mod limits;
 mod plugins;
@@ -20,6 +21,7 @@ use crate::core::ogc::{ClassRules, Classes, RuleError};
 use crate::core::pool::{self, MOST_WORKERS, Policy};
 
 pub use cache::Cache;
+pub use catalog::Catalog;
 pub use lanes::{Lanes, Rule, Share};
 pub use limits::{Isolation, Memory, Quarantine, Recycle};
 pub use plugins::{Allowed, Paths, Plugins};
@@ -37,6 +39,8 @@ pub struct Config {
     pub worker: Worker,
     /// Answers that are given again.
     pub cache: Cache,
+    /// Which projects there are.
+    pub catalog: Catalog,
     /// The control plane and how this agent is reached.
     pub fleet: Fleet,
 }

@@ -61,6 +61,17 @@ pub enum ToWorker<'a> {
         /// Whether a body follows.
         body: bool,
     },
+    /// Say what a project is, loading it first when it is not held; answered as a request is.
+    Describe {
+        /// Named in the answer.
+        id: &'a str,
+        /// Which.
+        project: &'a ProjectRef,
+        /// Projects to drop first.
+        evict: &'a [String],
+        /// How many requests of this server led to this one.
+        depth: u32,
+    },
     /// Load a project and keep it.
     Load {
         /// Named in the answer.
@@ -296,6 +307,16 @@ mod tests {
         assert_eq!(
             serde_json::to_string(&request).unwrap(),
             r#"{"op":"request","id":"r-1","method":"GET","url":"http://h/","headers":[["Accept","a"]],"project":{"uri":"/w.qgs","version":"1"},"evict":[],"depth":1,"body":false}"#
+        );
+        let describe = ToWorker::Describe {
+            id: "r-1",
+            project: &project,
+            evict: &["/a".into()],
+            depth: 0,
+        };
+        assert_eq!(
+            serde_json::to_string(&describe).unwrap(),
+            r#"{"op":"describe","id":"r-1","project":{"uri":"/w.qgs","version":"1"},"evict":["/a"],"depth":0}"#
         );
         assert_eq!(serde_json::to_string(&ToWorker::Quit {}).unwrap(), r#"{"op":"quit"}"#);
         let ready = r#"{"event":"ready","pid":1,"qgis":"3.40.6","start":"fork","projects":[]}"#;

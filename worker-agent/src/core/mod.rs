@@ -1,5 +1,6 @@
 //! Types and decisions: everything here is synchronous, takes time as an argument and opens nothing.
 
+pub mod catalog;
 pub mod conditional;
 pub mod environment;
 pub mod frame;

@@ -7,20 +7,21 @@ use std::time::{Duration, Instant};
 use graticule_daemon::quarantine::is_fingerprint;
 use graticule_proto::v1::qgis_admin_server::QgisAdmin;
 use graticule_proto::v1::{
-    AgentKills, CachedProject, CheckoutProjectReply, CheckoutProjectRequest, ClearCacheReply, ClearCacheRequest,
-    ClearQuarantineReply, ClearQuarantineRequest, DropProjectReply, DropProjectRequest, DumpCacheRequest, LaneInfo,
-    LayerLoad, ListCacheReply, ListCacheRequest, ListPluginsReply, ListPluginsRequest, ListQuarantineReply,
-    ListQuarantineRequest, MemoryInfo, PinProjectReply, PinProjectRequest, QuarantineEntry, ResizeReply, ResizeRequest,
-    StatsReply, StatsRequest, UnpinProjectReply, UnpinProjectRequest, UpdateCacheReply, UpdateCacheRequest,
-    WorkerCache, WorkerInfo,
+    AgentKills, CachedProject, CatalogRequest, CheckoutProjectReply, CheckoutProjectRequest, ClearCacheReply,
+    ClearCacheRequest, ClearQuarantineReply, ClearQuarantineRequest, DropProjectReply, DropProjectRequest,
+    DumpCacheRequest, GetProjectInfoRequest, LaneInfo, LayerLoad, ListCacheReply, ListCacheRequest, ListPluginsReply,
+    ListPluginsRequest, ListQuarantineReply, ListQuarantineRequest, MemoryInfo, PinProjectReply, PinProjectRequest,
+    ProjectInfo, QuarantineEntry, ResizeReply, ResizeRequest, StatsReply, StatsRequest, UnpinProjectReply,
+    UnpinProjectRequest, UpdateCacheReply, UpdateCacheRequest, WorkerCache, WorkerInfo,
 };
 use tokio::sync::{Mutex, watch};
 use tonic::{Request, Response, Status};
 
 use super::cache::Cache;
+use super::catalog::rpc;
+use super::front::Front;
 use super::metrics::Metrics;
 use super::plugins::Plugins;
-use super::witness::Witness;
 use crate::adapters::pins::{Pins, PinsError};
 use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::storage::{Storage, StorageError};
@@ -48,6 +49,7 @@ struct Inner {
     quarantine: QuarantineHandle,
     cache: Cache,
     plugins: Plugins,
+    front: Front,
 }
 
 impl Admin {
@@ -56,7 +58,7 @@ impl Admin {
     pub async fn restore(
         pins: Pins,
         cache: Cache,
-        witness: &Witness,
+        front: Front,
         state: watch::Receiver<AgentState>,
         names: watch::Sender<Vec<String>>,
     ) -> Self {
@@ -89,14 +91,15 @@ impl Admin {
             inner: Arc::new(Inner {
                 supervisor,
                 storage,
-                metrics: Arc::clone(&witness.metrics),
+                metrics: Arc::clone(&front.metrics),
                 state,
                 started,
                 pins: Mutex::new(pins),
                 names,
-                quarantine: witness.quarantine.clone(),
-                plugins: witness.plugins.clone(),
+                quarantine: front.quarantine.clone(),
+                plugins: front.plugins.clone(),
                 cache,
+                front,
             }),
         }
     }
@@ -121,6 +124,16 @@ fn disk(error: PinsError) -> Status {
 
 #[tonic::async_trait]
 impl QgisAdmin for Admin {
+    type CatalogStream = rpc::Items;
+
+    async fn catalog(&self, request: Request<CatalogRequest>) -> Result<Response<rpc::Items>, Status> {
+        rpc::catalog(&self.inner.front, request).await
+    }
+
+    async fn get_project_info(&self, request: Request<GetProjectInfoRequest>) -> Result<Response<ProjectInfo>, Status> {
+        rpc::project_info(&self.inner.front, request).await
+    }
+
     async fn stats(&self, _: Request<StatsRequest>) -> Result<Response<StatsReply>, Status> {
         let inner = &self.inner;
         let names: std::collections::HashMap<String, String> = inner

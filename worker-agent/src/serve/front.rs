@@ -8,20 +8,22 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::answers::{Answers, Call, Rendered};
+use super::catalog::Catalog;
 use super::home;
 use super::metrics::Metrics;
 use super::plugins::Plugins;
 use super::render::{Served, Work, render};
 use super::told::{Asked, Told, ToldBody};
-use crate::adapters::exchange::{Answer, Body, Job};
+use crate::adapters::exchange::{Answer, Body, Job, Task};
 use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::storage::{Storage, StorageError};
 use crate::adapters::supervisor::{Line, Supervisor, Wanted};
+use crate::core::catalog::page_of;
 use crate::core::lane::Lane;
 use crate::core::message::ProjectRef;
 use crate::core::ogc::{
-    self, Class, Classes, Dialect, Forwarded, Incoming, Kind, OgcRequest, Origin, Refusal, Refused, fingerprint,
-    upstream,
+    self, Class, Classes, Dialect, Forwarded, Incoming, Kind, OgcRequest, Origin, Refusal, Refused, Sharing,
+    fingerprint, upstream,
 };
 
 /// What every request needs; clones share it.
@@ -41,6 +43,8 @@ pub struct Front {
     pub plugins: Plugins,
     /// Answers that serve more than one request.
     pub answers: Answers,
+    /// Which projects there are.
+    pub catalog: Catalog,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// What requests are allowed.
@@ -51,16 +55,16 @@ pub struct Front {
 
 /// What the log and the metrics say of a request.
 #[derive(Default)]
-struct Account {
-    service: &'static str,
-    operation: String,
+pub(super) struct Account {
+    pub service: &'static str,
+    pub operation: String,
     /// None before it is known, and for what needs no worker.
-    lane: Option<Lane>,
-    project: String,
-    fingerprint: String,
+    pub lane: Option<Lane>,
+    pub project: String,
+    pub fingerprint: String,
     /// How the answer came to be; empty when the request did not come so far.
-    cache: &'static str,
-    served: Served,
+    pub cache: &'static str,
+    pub served: Served,
 }
 
 impl Front {
@@ -105,6 +109,9 @@ impl Front {
     }
 
     async fn find_answer(&self, asked: &Asked, account: &mut Account) -> Result<Told, Refused> {
+        if let Some(page) = page_of(&asked.path) {
+            return Box::pin(self.catalog(asked, page, account)).await;
+        }
         let request = ogc::parse(&Incoming {
             method: &asked.method,
             path: &asked.path,
@@ -118,7 +125,7 @@ impl Front {
         account.service = request.service_name();
         account.operation = request.operation();
         if request.kind == Kind::Home {
-            return Ok(home::page(&self.agent));
+            return Ok(home::page(&self.agent, self.catalog.is_enabled()));
         }
         let dialect = request.dialect();
         let refused = |reason| Refused { reason, dialect };
@@ -132,12 +139,7 @@ impl Front {
         account.fingerprint = fingerprint(&request, &asked.body);
         let (name, project) = self.project(&request).await.map_err(refused)?;
 
-        let mut sharing = self.answers.sharing(asked, &request, &origin);
-        if !self.plugins.let_share() {
-            sharing = sharing.alone();
-        }
-        // Whom it would join may be waiting for the very worker that asks.
-        sharing.join &= class.depth == 0;
+        let sharing = self.sharing(asked, &request, &origin, class);
         let deadline = asked.accepted + class.allowed;
         let work = Work {
             wanted: Wanted {
@@ -179,7 +181,7 @@ impl Front {
     }
 
     /// Finds the project. A file of an API's web pages needs none: QGIS gets an empty one.
-    async fn project(&self, request: &OgcRequest) -> Result<(String, ProjectRef), Refusal> {
+    pub(super) async fn project(&self, request: &OgcRequest) -> Result<(String, ProjectRef), Refusal> {
         let Some(name) = &request.project else {
             return Ok((
                 String::new(),
@@ -201,10 +203,22 @@ impl Front {
         Ok((name.key().to_owned(), found))
     }
 
+    /// Whom an answer may serve besides who asks.
+    pub(super) fn sharing(&self, asked: &Asked, request: &OgcRequest, origin: &Origin, class: Class) -> Sharing {
+        let mut sharing = self.answers.sharing(asked, request, origin);
+        if !self.plugins.let_share() {
+            sharing = sharing.alone();
+        }
+        // Whom it would join may be waiting for the very worker that asks.
+        sharing.join &= class.depth == 0;
+        sharing
+    }
+
     /// What QGIS is handed.
-    fn job(&self, asked: &Asked, request: &OgcRequest, origin: &Origin, hold: usize, depth: u32) -> Job {
+    pub(super) fn job(&self, asked: &Asked, request: &OgcRequest, origin: &Origin, hold: usize, depth: u32) -> Job {
         let upstream = upstream(request, &asked.body, origin);
         Job {
+            task: Task::Request,
             id: asked.id.clone(),
             method: upstream.method.to_string(),
             url: upstream.url,
@@ -215,7 +229,7 @@ impl Front {
         }
     }
 
-    fn told(&self, answer: Answer) -> Told {
+    pub(super) fn told(&self, answer: Answer) -> Told {
         let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut headers = answer.headers;
         let body = match answer.body {
@@ -234,7 +248,7 @@ impl Front {
         Told { status, headers, body }
     }
 
-    fn refuse(&self, refused: &Refused, id: &str) -> Told {
+    pub(super) fn refuse(&self, refused: &Refused, id: &str) -> Told {
         let reason = &refused.reason;
         self.metrics.refused(reason.code());
         let (content_type, text) = refused.document(id);
@@ -261,7 +275,11 @@ impl Front {
 
 /// Waits for an answer. At a deadline that is the client's own, the work ends as if the client had gone; the pool keeps to
 /// what the operator allows.
-async fn within<T>(accepted: Instant, class: Class, answered: impl Future<Output = T>) -> Result<T, Refusal> {
+pub(super) async fn within<T>(
+    accepted: Instant,
+    class: Class,
+    answered: impl Future<Output = T>,
+) -> Result<T, Refusal> {
     if class.timeout == class.allowed {
         return Ok(answered.await);
     }
@@ -271,7 +289,7 @@ async fn within<T>(accepted: Instant, class: Class, answered: impl Future<Output
 }
 
 /// The request as it came, for the log when it kills its worker.
-fn line(asked: &Asked) -> Arc<Line> {
+pub(super) fn line(asked: &Asked) -> Arc<Line> {
     Arc::new(Line {
         method: asked.method.to_string(),
         path: asked.path.clone(),

@@ -4,9 +4,15 @@ use http::StatusCode;
 
 use super::told::{Told, ToldBody};
 
-/// A few words on what this is and how to ask it for a map.
+/// A few words on what this is and how to ask it for a map; with a link to the `catalog` where there is one.
 #[must_use]
-pub fn page(agent: &str) -> Told {
+pub fn page(agent: &str, catalog: bool) -> Told {
+    // Without a slash before it, it is right behind every proxy.
+    let projects = if catalog {
+        "<p><a href=\"catalog?f=html\">The projects that are here</a></p>\n"
+    } else {
+        ""
+    };
     let text = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Graticule</title></head>\n\
          <body style=\"font-family: sans-serif; max-width: 40em; margin: 3em auto; line-height: 1.5\">\n\
@@ -16,7 +22,7 @@ pub fn page(agent: &str) -> Told {
          <li><code>/?MAP=/project&amp;SERVICE=WMS&amp;REQUEST=GetCapabilities</code> (also WFS, WCS, WMTS)</li>\n\
          <li><code>/ows/project?SERVICE=WMS&amp;REQUEST=GetCapabilities</code></li>\n\
          <li><code>/ows/project/wfs3/</code> for OGC API Features</li>\n\
-         </ul>\n<p>Agent {agent}.</p>\n</body></html>\n"
+         </ul>\n{projects}<p>Agent {agent}.</p>\n</body></html>\n"
     );
     Told {
         status: StatusCode::OK,

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod answers;
 pub mod cache;
+pub mod catalog;
 pub mod front;
 pub mod grpc;
 pub mod home;

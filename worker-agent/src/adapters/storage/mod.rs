@@ -181,6 +181,12 @@ impl Storage {
         self.inner.paths.iter().filter(move |(location, _)| listed(location))
     }
 
+    /// The location that takes a name, whether or not a project is there.
+    #[must_use]
+    pub fn location_of(&self, name: &ProjectName) -> Option<String> {
+        self.inner.paths.locate(name).ok().map(|place| place.location)
+    }
+
     /// Every project of a location, in any order, without a name twice.
     ///
     /// # Errors
