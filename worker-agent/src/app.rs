@@ -24,7 +24,7 @@ use crate::adapters::pins::Pins;
 use crate::adapters::python::Python;
 use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::runtime::Runtime;
-use crate::adapters::storage::Storage;
+use crate::adapters::storage::{Hosts, Storage, Surroundings};
 use crate::adapters::supervisor::Supervisor;
 use crate::adapters::user;
 use crate::config::Config;
@@ -86,7 +86,6 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
     let policy = config.policy()?;
     let classes = Arc::new(config.classes()?);
     let shutdown_grace = config.shutdown_grace()?;
-    let storage = Storage::new(config.search_paths()?, &config.worker.storage)?;
 
     let server = &config.server;
     let http = bind("server.http_listen", server.http_listen).await?;
@@ -98,6 +97,8 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
     let runtime = runtime_dir(config)?;
     let isolation = &config.worker.isolation;
     let environment = isolation.environment()?;
+    let user = worker_user(config)?.map(user::to_become).transpose();
+    let user = user.map_err(not_this_user)?.flatten();
     let qgis = &config.worker.qgis;
     let settings = Settings {
         ignore_bad_layers: qgis.ignore_bad_layers,
@@ -106,11 +107,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         disable_getprint: qgis.disable_getprint,
         warm_up: qgis.warm_up,
         isolation: Isolation {
-            user: worker_user(config)?
-                .map(user::to_become)
-                .transpose()
-                .map_err(not_this_user)?
-                .flatten(),
+            user: user.clone(),
             open_files: isolation.open_files,
             file_size: isolation.file_size,
         },
@@ -119,7 +116,8 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
     let variables = std::env::vars_os();
     let python = Python::install(&config.worker.python, runtime.path(), settings, &environment, variables)
         .with_context(|| format!("worker.runtime_dir {}", runtime.path().display()))?;
-    let pins = Pins::open(&state_dir(config, http_address)?)?;
+    let state_dir = state_dir(config, http_address)?;
+    let pins = Pins::open(&state_dir)?;
 
     let (sharing_rules, cache_limits) = config.sharing_rules()?;
     let metrics = Arc::new(Metrics::new(policy.max_failure_pressure)?);
@@ -128,7 +126,14 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         metrics: Arc::clone(&metrics),
         quarantine: quarantine.clone(),
     };
-    let supervisor = Supervisor::new(policy, python, Arc::new(witness))?;
+    let mut surroundings = Surroundings {
+        state_dir,
+        user,
+        ..Surroundings::default()
+    };
+    let supervisor = Supervisor::new(policy, python.clone(), Arc::new(witness))?;
+    surroundings.hosts = Some(Hosts::new(python, supervisor.processes()));
+    let storage = Storage::new(config.search_paths()?, &config.worker.storage, &surroundings)?;
     let (publish, agent_state) = watch::channel(AgentState::default());
     let (names, pinned) = watch::channel(Vec::new());
     let admin = Admin::restore(

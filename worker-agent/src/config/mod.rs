@@ -13,6 +13,7 @@ mod cache;
 mod lanes;
 mod limits;
 mod storage;
+mod stores;
 
 use crate::core::locate::SearchPaths;
 use crate::core::ogc::{ClassRules, Classes, RuleError};
@@ -22,6 +23,7 @@ pub use cache::Cache;
 pub use lanes::{Lanes, Rule, Share};
 pub use limits::{Isolation, Memory, Quarantine, Recycle};
 pub use storage::Storage;
+pub use stores::{Bucket, Files, Handler, Secret};
 
 /// Everything an operator can decide.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
