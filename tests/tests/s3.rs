@@ -37,7 +37,12 @@ impl Bucket {
         let file = self.sheets.file(colour);
         let text = std::fs::read_to_string(&file).unwrap();
         let absolute = file.with_file_name("sheet.gpkg").display().to_string();
-        assert!(text.contains(&absolute), "the sheet's layer is no longer a file");
+        let stored_so = "<Absolute type=\"int\">1</Absolute>";
+        assert!(
+            text.contains(&absolute) && text.contains(stored_so),
+            "the sheet's layer is no longer a file by its absolute path"
+        );
+        let text = text.replace(stored_so, "<Absolute type=\"bool\">false</Absolute>");
         text.replace(&absolute, data)
     }
 }

@@ -106,7 +106,7 @@ impl Client {
             builder = builder.with_skip_signature(true);
         }
         let retry = RetryConfig {
-            max_retries: 2,
+            max_retries: 1,
             retry_timeout: patience,
             ..RetryConfig::default()
         };
@@ -126,7 +126,7 @@ impl Client {
         let store = built.map_err(|_| ConfigError::Invalid {
             origin: "configuration".into(),
             key: format!("worker.storage.s3.{name}"),
-            problem: "no client can be made of this: see endpoint, region and the AWS_… variables".into(),
+            problem: "no client can be made of this: see endpoint and region, the AWS_… variables, and that this machine has certificates (ca-certificates)".into(),
         })?;
         Ok(Self {
             store,
@@ -170,7 +170,7 @@ impl Client {
             // An answer to a HEAD has no words; this one has.
             Ok(Err(error @ Error::NotFound { .. })) if !words(&error).contains("NoSuchBucket") => Trouble::Missing,
             Ok(Err(error)) => self.trouble(&error),
-            Ok(Ok(_)) => Trouble::Down("it appears just now; ask again".into()),
+            Ok(Ok(_)) => Trouble::Down("it appears just now".into()),
             Err(trouble) => trouble,
         }
     }
@@ -180,7 +180,7 @@ impl Client {
     /// # Errors
     /// When it changed meanwhile, broke off, or cannot be written.
     pub async fn fetch(&self, object: &Object, file: &mut NamedTempFile, came: impl Fn(u64)) -> Result<(), Trouble> {
-        let changed = || Trouble::Down(format!("'{}' changed while it was read; ask again", object.key));
+        let changed = || Trouble::Down(format!("'{}' changed while it was read", object.key));
         let path = Path::parse(&object.key).map_err(|_| Trouble::Missing)?;
         let options = GetOptions {
             if_match: object.tag.starts_with(['"', 'W']).then(|| object.tag.clone()),
@@ -205,10 +205,7 @@ impl Client {
             came(piece.len() as u64);
         }
         if got < object.bytes {
-            let problem = format!(
-                "'{}' broke off after {got} of {} bytes; ask again",
-                object.key, object.bytes
-            );
+            let problem = format!("'{}' broke off after {got} of {} bytes", object.key, object.bytes);
             return Err(Trouble::Down(problem));
         }
         Ok(())

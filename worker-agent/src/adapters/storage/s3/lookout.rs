@@ -127,9 +127,9 @@ impl Lookout {
         Err(match so_far {
             Stage::Ended(result) => return result,
             Stage::Looking => self.inner.client.silence(),
-            Stage::Fetching { got, of } => Trouble::Down(format!(
-                "the project is still being fetched, {got} of {of} bytes; ask again"
-            )),
+            Stage::Fetching { got, of } => {
+                Trouble::Down(format!("the project is still being fetched, {got} of {of} bytes"))
+            }
         })
     }
 
@@ -186,7 +186,7 @@ impl Inner {
             self.bring(&seen, &spot.fence, &folder, &version, tell).await?;
             tree = self.copies.tree(&folder, &version);
         }
-        let tree = tree.ok_or_else(|| Trouble::Down("its local copy was removed; ask again".into()))?;
+        let tree = tree.ok_or_else(|| Trouble::Down("its local copy was removed".into()))?;
         let file = tree.join(below(&seen.project.key, &spot.fence));
         let file = file.to_str().map(str::to_owned);
         Ok(ProjectRef {
