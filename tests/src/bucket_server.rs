@@ -176,15 +176,15 @@ async fn pass(client: TcpStream, server: SocketAddr, rate: Arc<AtomicU64>) {
 async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, rate: Arc<AtomicU64>) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let most = usize::try_from(rate.load(Ordering::Relaxed) / 10).unwrap_or(usize::MAX);
-        let most = most.clamp(1, buffer.len());
+        let rate = rate.load(Ordering::Relaxed);
+        let most = usize::try_from(rate / 10).unwrap_or(usize::MAX).clamp(1, buffer.len());
         let Ok(read) = from.read(&mut buffer[..most]).await else {
             break;
         };
         if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
             break;
         }
-        if most < buffer.len() {
+        if rate < u64::MAX {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
