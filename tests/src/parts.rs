@@ -97,6 +97,15 @@ pub fn mapserv() -> PathBuf {
     )
 }
 
+/// An S3 server.
+///
+/// # Panics
+/// When it was not installed.
+#[must_use]
+pub fn s3_server() -> PathBuf {
+    there(root().join(".parts/venv/bin/moto_server"), "run `demo/install.sh test`")
+}
+
 /// The Python that has OWSLib beside QGIS and GDAL.
 ///
 /// # Panics

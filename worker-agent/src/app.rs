@@ -24,7 +24,7 @@ use crate::adapters::pins::Pins;
 use crate::adapters::python::Python;
 use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::runtime::Runtime;
-use crate::adapters::storage::Storage;
+use crate::adapters::storage::{Hosts, Storage, Surroundings};
 use crate::adapters::supervisor::{Loading, Supervisor};
 use crate::adapters::user;
 use crate::adapters::watch::Watch;
@@ -90,11 +90,6 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
     let policy = config.policy()?;
     let classes = Arc::new(config.classes()?);
     let shutdown_grace = config.shutdown_grace()?;
-    let storage = Storage::new(
-        config.search_paths()?,
-        config.worker.qgis.projects.allow_direct_path_resolution,
-        &config.worker.storage,
-    )?;
 
     let server = &config.server;
     let http = bind("server.http_listen", server.http_listen).await?;
@@ -106,6 +101,8 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
     let runtime = runtime_dir(config)?;
     let isolation = &config.worker.isolation;
     let environment = isolation.environment()?;
+    let user = worker_user(config)?.map(user::to_become).transpose();
+    let user = user.map_err(not_this_user)?.flatten();
     let qgis = &config.worker.qgis;
     let plugin_settings = config.plugins()?;
     let plugins_configured = !plugin_settings.paths.is_empty();
@@ -116,11 +113,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         disable_getprint: qgis.disable_getprint,
         warm_up: qgis.warm_up,
         isolation: Isolation {
-            user: worker_user(config)?
-                .map(user::to_become)
-                .transpose()
-                .map_err(not_this_user)?
-                .flatten(),
+            user: user.clone(),
             open_files: isolation.open_files,
             file_size: isolation.file_size,
         },
@@ -130,7 +123,8 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
     let variables = std::env::vars_os();
     let python = Python::install(&config.worker.python, runtime.path(), settings, &environment, variables)
         .with_context(|| format!("worker.runtime_dir {}", runtime.path().display()))?;
-    let pins = Pins::open(&state_dir(config, http_address)?)?;
+    let state_dir = state_dir(config, http_address)?;
+    let pins = Pins::open(&state_dir)?;
 
     let (sharing_rules, cache_limits) = config.sharing_rules()?;
     let metrics = Arc::new(Metrics::new(policy.max_failure_pressure)?);
@@ -146,7 +140,15 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         load_on_request: projects.load_project_on_request,
         reload_on_request: projects.reload_outdated_project_on_request,
     };
-    let supervisor = Supervisor::new(policy, loading, python, witness)?;
+    let supervisor = Supervisor::new(policy, loading, python.clone(), witness)?;
+    let surroundings = Surroundings {
+        state_dir,
+        user,
+        hosts: Some(Hosts::new(python, supervisor.processes())),
+        any_file: projects.allow_direct_path_resolution,
+        ..Surroundings::default()
+    };
+    let storage = Storage::new(config.search_paths()?, &config.worker.storage, &surroundings)?;
     let front = Front {
         agent: name.as_str().into(),
         storage: storage.clone(),

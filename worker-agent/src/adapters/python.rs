@@ -94,6 +94,26 @@ impl Python {
         self.command("worker", 0, &self.settings, tmpdir, stdin, output)
     }
 
+    /// The command that starts the process of a storage's handler, which is told all else on its standard input.
+    ///
+    /// # Errors
+    /// When the settings cannot be written.
+    pub fn storage_host(
+        &self,
+        tmpdir: &Path,
+        orders: OwnedFd,
+        answers: OwnedFd,
+        output: OwnedFd,
+    ) -> io::Result<Command> {
+        let script = self.runtime.join("graticule_worker/storage_host.py");
+        let mut command = self.bare(&script, &self.settings, tmpdir)?;
+        command
+            .stdin(Stdio::from(orders))
+            .stdout(Stdio::from(answers))
+            .stderr(Stdio::from(output));
+        Ok(command)
+    }
+
     fn command(
         &self,
         role: &str,
@@ -103,27 +123,29 @@ impl Python {
         stdin: OwnedFd,
         output: OwnedFd,
     ) -> io::Result<Command> {
+        let mut command = self.bare(&self.runtime.join("graticule_worker"), settings, tmpdir)?;
+        command
+            .env("GRATICULE_ROLE", role)
+            .env("GRATICULE_GENERATION", generation.to_string())
+            .stdin(Stdio::from(stdin))
+            .stdout(Stdio::from(output.try_clone()?))
+            .stderr(Stdio::from(output));
+        Ok(command)
+    }
+
+    /// Python with the environment that its processes get.
+    fn bare(&self, program: &Path, settings: &Settings, tmpdir: &Path) -> io::Result<Command> {
         let mut command = Command::new(&self.interpreter);
         command
             .env_clear()
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .arg("-B")
-            .arg(self.runtime.join("graticule_worker"))
-            .env("GRATICULE_ROLE", role)
-            .env("GRATICULE_GENERATION", generation.to_string())
+            .arg(program)
             .env("GRATICULE_SETTINGS", serde_json::to_string(settings)?)
-            .env("TMPDIR", tmpdir)
-            .stdin(Stdio::from(stdin))
-            .stdout(Stdio::from(output.try_clone()?))
-            .stderr(Stdio::from(output));
+            .env("TMPDIR", tmpdir);
         // QGIS writes settings and caches to its home and complains when there is none.
-        if self
-            .settings
-            .isolation
-            .user
-            .as_ref()
-            .is_some_and(|user| !user.home.is_dir())
-        {
+        let user = self.settings.isolation.user.as_ref();
+        if user.is_some_and(|user| !user.home.is_dir()) {
             command.env("HOME", tmpdir);
         }
         Ok(command)

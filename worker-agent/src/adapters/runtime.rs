@@ -18,8 +18,8 @@ use crate::core::message::User;
 /// Others may pass through, to what is theirs, and see no names.
 const TRAVERSABLE: u32 = 0o711;
 
-/// The names of private directories begin so: of workers and of zygotes.
-const PRIVATE: [char; 2] = ['w', 'z'];
+/// The names of private directories begin so: of workers, of zygotes and of handlers of storages.
+const PRIVATE: [char; 3] = ['w', 'z', 'h'];
 
 /// The directory. A fresh one is removed when this is dropped; a configured one stays.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ mod lanes;
 mod limits;
 mod plugins;
 mod storage;
+mod stores;
 
 use crate::core::locate::SearchPaths;
 use crate::core::ogc::{ClassRules, Classes, RuleError};
@@ -26,6 +27,7 @@ pub use lanes::{Lanes, Rule, Share};
 pub use limits::{Isolation, Memory, Quarantine, Recycle};
 pub use plugins::{Allowed, Paths, Plugins};
 pub use storage::Storage;
+pub use stores::{Bucket, Files, Handler, Secret};
 
 /// Everything an operator can decide.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -1,11 +1,12 @@
 //! `[worker.storage]`: how storages of projects are spoken to.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use graticule_daemon::config::ConfigError;
 use serde::{Deserialize, Serialize};
 
-use super::seconds;
+use super::{Bucket, Files, Handler, seconds};
 
 /// `[worker.storage]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,6 +17,12 @@ pub struct Storage {
     /// What a storage other than a directory said of a project is believed for so many seconds; after that requests use it
     /// while it is asked again.
     pub check_interval: f64,
+    /// Local copies of what QGIS cannot open where it is.
+    pub files: Files,
+    /// Buckets by their names; `default` is for those that are not named.
+    pub s3: BTreeMap<String, Bucket>,
+    /// Storages that a Python class speaks to, by the scheme of their search paths.
+    pub custom: BTreeMap<String, Handler>,
 }
 
 impl Default for Storage {
@@ -23,6 +30,9 @@ impl Default for Storage {
         Self {
             timeout: 5.0,
             check_interval: 5.0,
+            files: Files::default(),
+            s3: BTreeMap::new(),
+            custom: BTreeMap::new(),
         }
     }
 }

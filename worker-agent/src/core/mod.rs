@@ -1,9 +1,13 @@
 //! Types and decisions: everything here is synchronous, takes time as an argument and opens nothing.
 
+pub mod bucket;
+pub mod bucket_fault;
 pub mod catalog;
 pub mod conditional;
 pub mod environment;
+pub mod file_cache;
 pub mod frame;
+pub mod handler;
 pub mod index;
 pub mod known;
 pub mod lane;
@@ -15,6 +19,7 @@ pub mod ogc;
 pub mod plugins;
 pub mod pool;
 pub mod pressure;
+pub mod project_files;
 pub mod quarantine;
 pub mod redact;
 pub mod response_cache;

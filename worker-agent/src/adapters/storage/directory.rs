@@ -45,7 +45,10 @@ impl Backend for Directory {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Trouble> + Send + 'static) -> Result<T, Trouble> {
+/// Does what waits for a disk.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Trouble> + Send + 'static,
+) -> Result<T, Trouble> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|error| Err(Trouble::Down(error.to_string())))
 }
@@ -134,12 +137,12 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::adapters::storage::{Storage, StorageError};
+    use crate::adapters::storage::{Storage, StorageError, Surroundings};
     use crate::core::locate::{ProjectName, SearchPaths};
 
     fn storage(root: &Path) -> Storage {
         let paths = SearchPaths::new([("/", root.to_str().unwrap())]).unwrap();
-        Storage::new(paths, false, &crate::config::Storage::default()).unwrap()
+        Storage::new(paths, &crate::config::Storage::default(), &Surroundings::default()).unwrap()
     }
 
     fn name(text: &str) -> ProjectName {
@@ -199,7 +202,15 @@ mod tests {
         let path = format!("{}/x", dir.path().display());
         let find = async |direct| {
             let paths = SearchPaths::new([("/maps", "/nowhere")]).unwrap();
-            let storage = Storage::new(paths, direct, &crate::config::Storage::default()).unwrap();
+            let storage = Storage::new(
+                paths,
+                &crate::config::Storage::default(),
+                &Surroundings {
+                    any_file: direct,
+                    ..Surroundings::default()
+                },
+            )
+            .unwrap();
             storage.find(&name(&path)).await
         };
         assert!(matches!(find(false).await, Err(StorageError::Outside(_))));

@@ -4,17 +4,22 @@
 //! Each location has a [`Backend`]. What backends saw last is remembered ([`Known`]), so that one which is slow or down
 //! costs a request nothing while there is a version to serve. Backends know no public names, and nothing of workers.
 
+mod custom;
 mod directory;
+mod s3;
 
 use std::collections::HashMap;
 use std::fmt::Debug;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::ConfigError;
 use crate::core::known::{Known, Sight, Verdict};
 use crate::core::locate::{LocateError, Place, ProjectName, Root, SearchPaths, Suffix, direct};
-use crate::core::message::ProjectRef;
+use crate::core::message::{ProjectRef, User};
+pub use custom::Hosts;
+use directory::blocking;
 
 /// What stands behind a location.
 #[tonic::async_trait]
@@ -42,6 +47,21 @@ pub struct Listed {
     pub modified: Option<SystemTime>,
     /// The size of the project itself in bytes, where the storage knows.
     pub bytes: Option<u64>,
+}
+
+/// What backends need of the agent that they are part of.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    /// Where the agent keeps what outlives it.
+    pub state_dir: PathBuf,
+    /// The user that workers become, and that must be able to read local copies.
+    pub user: Option<User>,
+    /// What starts the processes of handlers.
+    pub hosts: Option<Hosts>,
+    /// What buckets share.
+    pub copies: s3::SharedCopies,
+    /// Whether a request may name any project file of this machine by its path.
+    pub any_file: bool,
 }
 
 /// Why a backend has no answer. Texts go to clients: they hold no secrets.
@@ -104,15 +124,19 @@ struct Inner {
 }
 
 impl Storage {
-    /// The storage behind `paths`, and with `direct` any project file of this machine besides. Nothing is connected to yet.
+    /// The storage behind `paths`. Nothing is connected to yet.
     ///
     /// # Errors
     /// When a root cannot be meant; the text says which, and what to change.
-    pub fn new(paths: SearchPaths, direct: bool, config: &crate::config::Storage) -> Result<Self, ConfigError> {
+    pub fn new(
+        paths: SearchPaths,
+        config: &crate::config::Storage,
+        surroundings: &Surroundings,
+    ) -> Result<Self, ConfigError> {
         let timeout = config.timeout()?;
         let mut backends = HashMap::new();
         for (location, root) in paths.iter() {
-            backends.insert(location.to_owned(), backend(location, root)?);
+            backends.insert(location.to_owned(), backend(location, root, config, surroundings)?);
         }
         let inner = Inner {
             paths,
@@ -120,7 +144,7 @@ impl Storage {
             known: Mutex::default(),
             looking: Mutex::default(),
             timeout,
-            direct: direct.then(|| directory::Directory::new("/")),
+            direct: surroundings.any_file.then(|| directory::Directory::new("/")),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -278,16 +302,39 @@ fn no_answer(after: Duration) -> String {
     format!("no answer within {} s", after.as_secs_f64())
 }
 
-fn backend(location: &str, root: &Root) -> Result<Arc<dyn Backend>, ConfigError> {
-    match (root, root.scheme()) {
-        (Root::Directory(root), _) => Ok(Arc::new(directory::Directory::new(root))),
-        (Root::Store(_), scheme) => Err(ConfigError::Invalid {
-            origin: "configuration".into(),
-            key: "worker.qgis.projects.search_paths".into(),
-            problem: format!(
-                "search path '{location}': `{}` is no storage; expected a directory",
-                scheme.unwrap_or_default()
-            ),
-        }),
+fn backend(
+    location: &str,
+    root: &Root,
+    config: &crate::config::Storage,
+    surroundings: &Surroundings,
+) -> Result<Arc<dyn Backend>, ConfigError> {
+    let url = match root {
+        Root::Directory(root) => return Ok(Arc::new(directory::Directory::new(root))),
+        Root::Store(url) => url,
+    };
+    match root.scheme().unwrap_or_default() {
+        // First, so that a handler of one's own may take the place of ours.
+        scheme if config.custom.contains_key(scheme) => {
+            Ok(Arc::new(custom::Custom::new(scheme, url, config, surroundings)?))
+        }
+        "s3" => Ok(Arc::new(s3::S3::new(location, url, config, surroundings)?)),
+        scheme => {
+            let known: Vec<&str> = SCHEMES
+                .iter()
+                .copied()
+                .chain(config.custom.keys().map(String::as_str))
+                .collect();
+            Err(ConfigError::Invalid {
+                origin: "configuration".into(),
+                key: "worker.qgis.projects.search_paths".into(),
+                problem: format!(
+                    "search path '{location}': `{scheme}` is no storage; expected a directory, or one of {}",
+                    known.join(", ")
+                ),
+            })
+        }
     }
 }
+
+/// The schemes of storages other than directories and handlers.
+const SCHEMES: &[&str] = &["s3"];

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use lease::{Lease, Stop};
 
 use super::memory::Machine;
+use super::processes::Processes;
 use super::python::Python;
 use crate::core::index::Record;
 use crate::core::lane::Lane;
@@ -148,6 +149,7 @@ pub struct Supervisor {
     status: watch::Receiver<Arc<Status>>,
     tickets: Arc<AtomicU64>,
     machine: Machine,
+    processes: Processes,
 }
 
 /// Why a request got no worker.
@@ -169,13 +171,21 @@ impl Supervisor {
         let (publish, status) = watch::channel(Arc::default());
         let task = Task::new(policy, loading, python, observer, messages.clone(), publish)?;
         let machine = scales::start(messages.clone(), status.clone())?;
+        let processes = task.processes();
         tokio::spawn(task.run(inbox));
         Ok(Self {
             messages,
             status,
             tickets: Arc::default(),
             machine,
+            processes,
         })
+    }
+
+    /// The agent's child processes; the pool leaves those alone that others start.
+    #[must_use]
+    pub fn processes(&self) -> Processes {
+        self.processes.clone()
     }
 
     /// Where the memory's bound comes from.

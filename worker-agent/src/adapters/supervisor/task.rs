@@ -197,6 +197,11 @@ impl Task {
         })
     }
 
+    /// The agent's child processes.
+    pub fn processes(&self) -> Processes {
+        self.processes.clone()
+    }
+
     /// Runs until a closed pool has no process left.
     pub async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Message>) {
         let Some(mut ended) = self.ended.take() else { return };

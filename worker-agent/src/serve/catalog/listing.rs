@@ -159,7 +159,14 @@ mod tests {
 
     fn listing(paths: &[(&str, &str)]) -> Listing {
         let paths = SearchPaths::new(paths.iter().copied()).unwrap();
-        Listing::new(Storage::new(paths, false, &crate::config::Storage::default()).unwrap())
+        Listing::new(
+            Storage::new(
+                paths,
+                &crate::config::Storage::default(),
+                &crate::adapters::storage::Surroundings::default(),
+            )
+            .unwrap(),
+        )
     }
 
     fn ids(snapshot: &Snapshot) -> Vec<&str> {
