@@ -23,6 +23,7 @@ pub mod proxy;
 pub mod shots;
 mod side;
 mod stack;
+pub mod storage_cases;
 pub mod towns;
 pub mod xml;
 
