@@ -24,7 +24,7 @@ use crate::adapters::pins::Pins;
 use crate::adapters::python::Python;
 use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::runtime::Runtime;
-use crate::adapters::storage::Storage;
+use crate::adapters::storage::{self, Storage};
 use crate::adapters::supervisor::Supervisor;
 use crate::adapters::user;
 use crate::config::Config;
@@ -86,7 +86,8 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
     let policy = config.policy()?;
     let classes = Arc::new(config.classes()?);
     let shutdown_grace = config.shutdown_grace()?;
-    let storage = Storage::new(config.search_paths()?, &config.worker.storage)?;
+    let paths = config.search_paths()?;
+    let storage = Storage::new(paths.clone(), &config.worker.storage)?;
 
     let server = &config.server;
     let http = bind("server.http_listen", server.http_listen).await?;
@@ -116,8 +117,13 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         },
         preload: Vec::new(),
     };
-    let variables = std::env::vars_os();
-    let python = Python::install(&config.worker.python, runtime.path(), settings, &environment, variables)
+    let user = settings.isolation.user.as_ref();
+    let variables = storage::worker_variables(&paths, std::env::vars_os().collect(), runtime.path(), user);
+    let python = variables
+        .and_then(|variables| {
+            let variables = variables.into_iter();
+            Python::install(&config.worker.python, runtime.path(), settings, &environment, variables)
+        })
         .with_context(|| format!("worker.runtime_dir {}", runtime.path().display()))?;
     let pins = Pins::open(&state_dir(config, http_address)?)?;
 
@@ -142,6 +148,8 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
     )
     .await;
     supervisor.begin();
+    // Requests look when they are told of a change; nothing else waits for one.
+    drop(storage.start_following());
 
     let front = Front {
         agent: name.as_str().into(),

@@ -21,7 +21,7 @@ use crate::core::pool::{self, MOST_WORKERS, Policy};
 pub use cache::Cache;
 pub use lanes::{Lanes, Rule, Share};
 pub use limits::{Isolation, Memory, Quarantine, Recycle};
-pub use storage::Storage;
+pub use storage::{PostgreSql, Storage};
 
 /// Everything an operator can decide.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::{Backend, Listed, Trouble};
+use super::{Backend, Listed, Trouble, blocking};
 use crate::core::locate::{At, Candidates, Place, Suffix};
 use crate::core::message::ProjectRef;
 
@@ -43,11 +43,6 @@ impl Backend for Directory {
     fn believed_for(&self) -> Option<Duration> {
         None
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Trouble> + Send + 'static) -> Result<T, Trouble> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(Trouble::Down(error.to_string())))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "as map_err wants it")]

@@ -5,6 +5,8 @@
 //! costs a request nothing while there is a version to serve. Backends know no public names, and nothing of workers.
 
 mod directory;
+mod geopackage;
+mod postgresql;
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -15,6 +17,9 @@ use crate::config::ConfigError;
 use crate::core::known::{Known, Sight, Verdict};
 use crate::core::locate::{LocateError, Place, ProjectName, Root, SearchPaths, Suffix};
 use crate::core::message::ProjectRef;
+use tokio::sync::mpsc;
+
+pub use postgresql::{servers as postgresql_servers, worker_variables};
 
 /// What stands behind a location.
 #[tonic::async_trait]
@@ -29,6 +34,21 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// For how long requests may use what was seen without another look; `None`: every request looks, as that costs
     /// nothing.
     fn believed_for(&self) -> Option<Duration>;
+
+    /// Tells of changes as soon as the storage does, for as long as it is polled; ends when nobody listens any more. A
+    /// storage that tells of none says nothing.
+    async fn follow(&self, _changed: mpsc::UnboundedSender<Change>) {
+        std::future::pending().await
+    }
+}
+
+/// What a storage says has changed, at some time before now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The project with this uri: written or removed.
+    Uri(String),
+    /// Anything may have.
+    Everything,
 }
 
 /// A project as a listing has it, before anybody has opened it.
@@ -108,9 +128,13 @@ impl Storage {
     /// When a root cannot be meant; the text says which, and what to change.
     pub fn new(paths: SearchPaths, config: &crate::config::Storage) -> Result<Self, ConfigError> {
         let timeout = config.timeout()?;
+        let shared = Shared {
+            check_interval: config.check_interval()?,
+            postgresql: postgresql::Shared::new(config)?,
+        };
         let mut backends = HashMap::new();
         for (location, root) in paths.iter() {
-            backends.insert(location.to_owned(), backend(location, root)?);
+            backends.insert(location.to_owned(), backend(location, root, &shared)?);
         }
         let inner = Inner {
             paths,
@@ -173,6 +197,32 @@ impl Storage {
             Ok(Err(Trouble::Down(problem) | Trouble::Unusable(problem))) => Err(unavailable(problem)),
             Err(_) => Err(unavailable(no_answer(self.inner.timeout * LISTING))),
         }
+    }
+
+    /// Listens to storages that tell of changes, from now on: what has changed is not believed any more. Gives the changes
+    /// after that; nobody need read them.
+    #[must_use]
+    pub fn start_following(&self) -> mpsc::UnboundedReceiver<Change> {
+        let (sender, mut changes) = mpsc::unbounded_channel();
+        for backend in self.inner.backends.values() {
+            let (backend, sender) = (Arc::clone(backend), sender.clone());
+            tokio::spawn(async move { backend.follow(sender).await });
+        }
+        let (told, tell) = mpsc::unbounded_channel();
+        let storage = self.clone();
+        tokio::spawn(async move {
+            while let Some(change) = changes.recv().await {
+                tracing::debug!(?change, "a storage tells of a change");
+                let mut known = storage.inner.known.lock().unwrap_or_else(PoisonError::into_inner);
+                match &change {
+                    Change::Uri(uri) => known.forget(uri),
+                    Change::Everything => known.forget_all(),
+                }
+                drop(known);
+                let _ = told.send(change);
+            }
+        });
+        tell
     }
 
     fn judge(&self, name: &ProjectName, place: &Place) -> Verdict {
@@ -246,16 +296,35 @@ fn no_answer(after: Duration) -> String {
     format!("no answer within {} s", after.as_secs_f64())
 }
 
-fn backend(location: &str, root: &Root) -> Result<Arc<dyn Backend>, ConfigError> {
-    match (root, root.scheme()) {
-        (Root::Directory(root), _) => Ok(Arc::new(directory::Directory::new(root))),
-        (Root::Store(_), scheme) => Err(ConfigError::Invalid {
-            origin: "configuration".into(),
-            key: "worker.qgis.projects.search_paths".into(),
-            problem: format!(
-                "search path '{location}': `{}` is no storage; expected a directory",
-                scheme.unwrap_or_default()
-            ),
-        }),
-    }
+/// What backends of several locations have in common.
+struct Shared {
+    check_interval: Duration,
+    postgresql: postgresql::Shared,
+}
+
+fn backend(location: &str, root: &Root, shared: &Shared) -> Result<Arc<dyn Backend>, ConfigError> {
+    let believed = shared.check_interval;
+    let made: Result<Arc<dyn Backend>, String> = match root {
+        Root::Directory(root) => Ok(Arc::new(directory::Directory::new(root))),
+        Root::Store(url) => match root.scheme().unwrap_or_default() {
+            scheme if postgresql::SCHEMES.contains(&scheme) => {
+                postgresql::PostgreSql::new(url, &shared.postgresql, believed).map(|made| Arc::new(made) as _)
+            }
+            geopackage::SCHEME => geopackage::GeoPackage::new(url, believed).map(|made| Arc::new(made) as _),
+            scheme => Err(format!(
+                "begins with `{scheme}:`, which is no storage; expected a directory, postgresql: or geopackage:"
+            )),
+        },
+    };
+    made.map_err(|problem| ConfigError::Invalid {
+        origin: "configuration".into(),
+        key: "worker.qgis.projects.search_paths".into(),
+        problem: format!("search path '{location}': its root {problem}"),
+    })
+}
+
+/// Looks at files without holding up the others.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Trouble> + Send + 'static) -> Result<T, Trouble> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(Trouble::Down(error.to_string())))
 }
