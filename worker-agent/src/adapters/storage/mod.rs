@@ -38,7 +38,7 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// Tells of changes as soon as the storage does, for as long as it is polled; ends when nobody listens any more. A
     /// storage that tells of none says nothing.
     async fn follow(&self, _changed: mpsc::UnboundedSender<Change>) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -108,11 +108,17 @@ impl PostgreSql {
         dbname.contains('{') || self.template.schema.contains('{')
     }
 
-    fn trouble(&self, failure: Failure, schema: &str) -> Trouble {
+    fn trouble(&self, failure: &Failure, schema: &str) -> Trouble {
         if failure.nothing_there && self.is_chosen() {
             return Trouble::Missing;
         }
-        Trouble::Down(format!("schema {schema} of {}", failure.text))
+        // Else it does not even come to a server.
+        let of = if failure.text.starts_with("PostgreSQL at ") {
+            format!("schema {schema} of ")
+        } else {
+            String::new()
+        };
+        Trouble::Down(of + &failure.text)
     }
 
     fn note(&self, server: &Server) {
@@ -158,7 +164,7 @@ impl Backend for PostgreSql {
         );
         let database = self.databases.get(&source.server);
         let found = database.query(&sql, &[&rows], self.patience()).await;
-        let found = found.map_err(|failure| self.trouble(failure, &source.schema))?;
+        let found = found.map_err(|failure| self.trouble(&failure, &source.schema))?;
         let named = |row: &tokio_postgres::Row| {
             let name: String = row.get(0);
             rows.iter().position(|wanted| *wanted == name).map(|rank| (rank, name))
@@ -190,7 +196,7 @@ impl Backend for PostgreSql {
         );
         let database = self.databases.get(&template.server);
         let rows = database.query(&sql, &[], self.patience() * LISTING).await;
-        let rows = rows.map_err(|failure| self.trouble(failure, &template.schema))?;
+        let rows = rows.map_err(|failure| self.trouble(&failure, &template.schema))?;
         if rows.len() as u64 > MOST_LISTED.unsigned_abs() {
             return Err(Trouble::Unusable(format!("it has more than {MOST_LISTED} projects")));
         }

@@ -41,10 +41,10 @@ fn what_a_client_chose_is_missing_and_what_the_operator_wrote_is_a_fault() {
         text: "PostgreSQL at db:5432, database gis: no table".into(),
     };
     let chosen = backend("postgresql://db/?dbname=gis&schema={town}");
-    assert_eq!(chosen.trouble(failure(), "bern"), Trouble::Missing);
+    assert_eq!(chosen.trouble(&failure(), "bern"), Trouble::Missing);
     let fixed = backend("postgresql://db/?dbname=gis&schema=maps");
     let text = "schema maps of PostgreSQL at db:5432, database gis: no table".to_owned();
-    assert_eq!(fixed.trouble(failure(), "maps"), Trouble::Down(text));
+    assert_eq!(fixed.trouble(&failure(), "maps"), Trouble::Down(text));
 }
 
 #[test]
