@@ -184,6 +184,20 @@ fn authority_of(authority: &str) -> Result<Server, String> {
     })
 }
 
+/// For people: where it is, and nothing of who connects.
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.service, &self.host) {
+            (Some(service), _) => write!(f, "service {service}")?,
+            (None, host) => f.write_str(host.as_deref().unwrap_or("the default host"))?,
+        }
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))?;
+        self.dbname
+            .as_ref()
+            .map_or(Ok(()), |dbname| write!(f, ", database {dbname}"))
+    }
+}
+
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hidden = self.password.as_ref().map(|_| "***");
@@ -231,6 +245,10 @@ mod tests {
         );
         assert_eq!(source.server.password.as_deref(), Some("s3c:ret"));
         assert!(!format!("{source:?}").contains("s3c"), "{source:?}");
+        let shown = |url: &str| Source::parse(url).unwrap().server.to_string();
+        assert_eq!(shown("postgresql://a:b@db:1/?dbname=gis"), "db:1, database gis");
+        assert_eq!(shown("postgresql://?service=maps"), "service maps");
+        assert_eq!(shown("postgresql://"), "the default host");
     }
 
     #[test]

@@ -230,7 +230,7 @@ async fn listen(manner: Arc<Manner>, server: Server, news: broadcast::Sender<New
             Ok(connection) => {
                 backoff.reached();
                 if missed {
-                    tracing::info!(?server, "changes of projects are heard of again");
+                    tracing::info!(%server, "changes of projects are heard of again");
                     let _ = news.send(News::Missed);
                     missed = false;
                 }
@@ -241,7 +241,7 @@ async fn listen(manner: Arc<Manner>, server: Server, news: broadcast::Sender<New
         };
         if !missed {
             tracing::warn!(
-                ?server,
+                %server,
                 problem,
                 "changes of projects are not heard of; they are looked for meanwhile"
             );
