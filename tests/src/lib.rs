@@ -18,6 +18,7 @@ pub mod load;
 pub mod memory;
 pub mod parts;
 mod ports;
+pub mod postgres;
 mod process;
 pub mod proxy;
 

@@ -60,10 +60,19 @@ impl Sheets {
     /// When QGIS cannot make them; what it said is shown.
     #[must_use]
     pub fn make(source: Option<&str>) -> Self {
+        Self::make_with(source, &[])
+    }
+
+    /// The same, with variables for QGIS.
+    ///
+    /// # Panics
+    /// As [`Sheets::make`].
+    #[must_use]
+    pub fn make_with(source: Option<&str>, environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("graticule-sheets-").tempdir().unwrap();
         let mut arguments = vec!["make", folder.path().to_str().unwrap()];
         arguments.extend(source);
-        sheets(&arguments, &[]);
+        sheets(&arguments, environment);
         Self { folder }
     }
 
@@ -77,6 +86,12 @@ impl Sheets {
     #[must_use]
     pub fn zipped(&self, colour: Colour) -> PathBuf {
         self.file(colour).with_extension("qgz")
+    }
+
+    /// The file of their layer, when that is one: a GeoPackage.
+    #[must_use]
+    pub fn layer(&self) -> PathBuf {
+        self.folder.path().join("sheet.gpkg")
     }
 }
 

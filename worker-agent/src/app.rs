@@ -24,7 +24,7 @@ use crate::adapters::pins::Pins;
 use crate::adapters::python::Python;
 use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::runtime::Runtime;
-use crate::adapters::storage::{Hosts, Storage, Surroundings};
+use crate::adapters::storage::{self, Hosts, Storage, Surroundings};
 use crate::adapters::supervisor::{Loading, Supervisor};
 use crate::adapters::user;
 use crate::adapters::watch::Watch;
@@ -90,6 +90,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
     let policy = config.policy()?;
     let classes = Arc::new(config.classes()?);
     let shutdown_grace = config.shutdown_grace()?;
+    let paths = config.search_paths()?;
 
     let server = &config.server;
     let http = bind("server.http_listen", server.http_listen).await?;
@@ -120,8 +121,12 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         plugins: plugin_settings,
         preload: Vec::new(),
     };
-    let variables = std::env::vars_os();
-    let python = Python::install(&config.worker.python, runtime.path(), settings, &environment, variables)
+    let variables = storage::worker_variables(&paths, std::env::vars_os().collect(), runtime.path(), user.as_ref());
+    let python = variables
+        .and_then(|variables| {
+            let variables = variables.into_iter();
+            Python::install(&config.worker.python, runtime.path(), settings, &environment, variables)
+        })
         .with_context(|| format!("worker.runtime_dir {}", runtime.path().display()))?;
     let state_dir = state_dir(config, http_address)?;
     let pins = Pins::open(&state_dir)?;
@@ -148,7 +153,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         any_file: projects.allow_direct_path_resolution,
         ..Surroundings::default()
     };
-    let storage = Storage::new(config.search_paths()?, &config.worker.storage, &surroundings)?;
+    let storage = Storage::new(paths, &config.worker.storage, &surroundings)?;
     let front = Front {
         agent: name.as_str().into(),
         storage: storage.clone(),

@@ -1,5 +1,6 @@
-//! Follows the projects in use: looks at the storage of each at intervals, and at once where the kernel tells of a change in
-//! a local directory (inotify(7); it tells nothing of changes that other machines make on a network file system).
+//! Follows the projects in use: looks at the storage of each at intervals, and at once where a storage tells of a change by
+//! itself, or the kernel of one in a local directory (inotify(7); it tells nothing of changes that other machines make on
+//! a network file system).
 //!
 //! What it sees goes to the supervisor, which has workers load what has changed. Projects that nobody holds are not
 //! looked at: the next request for one does that.
@@ -13,7 +14,7 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::storage::{Storage, StorageError};
+use super::storage::{Change, Storage, StorageError};
 use super::supervisor::{Pinned, Supervisor};
 use crate::core::locate::{ProjectName, Suffix};
 
@@ -103,6 +104,7 @@ impl Watcher {
         let mut pause = tokio::time::interval(every);
         pause.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut pool = self.supervisor.watch();
+        let mut told = self.storage.start_following();
         loop {
             tokio::select! {
                 _ = pause.tick() => {
@@ -115,6 +117,13 @@ impl Watcher {
                     let lies_there = |uri: &String| Path::new(uri).parent().is_some_and(|dir| changed.contains(dir));
                     let there = in_use.into_iter().filter(|(_, uri)| uri.as_ref().is_some_and(lies_there));
                     self.look_at(there.collect()).await;
+                }
+                Some(change) = told.recv() => {
+                    let mut in_use = self.in_use().await;
+                    if let Change::Uri(changed) = change {
+                        in_use.retain(|_, uri| uri.as_ref() == Some(&changed));
+                    }
+                    self.look_at(in_use).await;
                 }
                 ask = asked.recv() => {
                     let Some(Ask { projects, reply }) = ask else { break };

@@ -7,8 +7,10 @@ use graticule_daemon::config::ConfigError;
 use graticule_daemon::{EXIT_USAGE, config, shutdown, telemetry};
 
 use super::{EXIT_GAVE_UP, EXIT_REFUSED};
+use crate::adapters::storage::{Storage, postgresql_servers};
 use crate::app::{self, Outcome};
 use crate::config::Config;
+use crate::core::postgresql::{Connections, connections};
 
 /// Reads the configuration and everything that can be checked of it without starting anything.
 fn load(conf: Option<&Path>) -> Result<Config, ConfigError> {
@@ -16,7 +18,7 @@ fn load(conf: Option<&Path>) -> Result<Config, ConfigError> {
     config.policy()?;
     config.classes()?;
     config.shutdown_grace()?;
-    config.search_paths()?;
+    Storage::check(&config.search_paths()?, &config.worker.storage)?;
     config.worker.quarantine.rule()?;
     config.sharing_rules()?;
     config.plugins()?;
@@ -31,10 +33,20 @@ pub(super) fn check(conf: Option<&Path>) -> ExitCode {
     match load(conf) {
         Ok(config) => {
             println!("the configuration is sound: {} workers", config.workers());
+            if let Some(connections) = count_connections(&config) {
+                println!("{connections}");
+            }
             ExitCode::SUCCESS
         }
         Err(error) => usage(&error),
     }
+}
+
+/// What an agent with this configuration may ask of PostgreSQL; nothing when no project is there.
+fn count_connections(config: &Config) -> Option<Connections> {
+    let own = &config.worker.storage.postgresql;
+    let servers = postgresql_servers(&config.search_paths().ok()?);
+    connections(&servers, config.workers(), own.max_connections, !own.channel.is_empty())
 }
 
 pub(super) fn serve(conf: Option<&Path>) -> ExitCode {

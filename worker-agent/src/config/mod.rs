@@ -26,7 +26,7 @@ pub use catalog::Catalog;
 pub use lanes::{Lanes, Rule, Share};
 pub use limits::{Isolation, Memory, Quarantine, Recycle};
 pub use plugins::{Allowed, Paths, Plugins};
-pub use storage::Storage;
+pub use storage::{PostgreSql, Storage};
 pub use stores::{Bucket, Files, Handler, Secret};
 
 /// Everything an operator can decide.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use graticule_daemon::config::ConfigError;
 use serde::{Deserialize, Serialize};
 
-use super::{Bucket, Files, Handler, seconds};
+use super::{Bucket, Files, Handler, seconds, wrong};
 
 /// `[worker.storage]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,20 @@ pub struct Storage {
     pub s3: BTreeMap<String, Bucket>,
     /// Storages that a Python class speaks to, by the scheme of their search paths.
     pub custom: BTreeMap<String, Handler>,
+    /// Projects in PostgreSQL.
+    pub postgresql: PostgreSql,
+}
+
+/// `[worker.storage.postgresql]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PostgreSql {
+    /// How many connections the agent itself has to a database at most, besides one that listens.
+    pub max_connections: usize,
+    /// A connection must be there after so many seconds.
+    pub connect_timeout: f64,
+    /// The channel on which databases notify of changed projects; nobody listens when empty.
+    pub channel: String,
 }
 
 impl Default for Storage {
@@ -33,7 +47,54 @@ impl Default for Storage {
             files: Files::default(),
             s3: BTreeMap::new(),
             custom: BTreeMap::new(),
+            postgresql: PostgreSql::default(),
         }
+    }
+}
+
+impl Default for PostgreSql {
+    fn default() -> Self {
+        Self {
+            max_connections: 2,
+            connect_timeout: 3.0,
+            channel: "graticule_projects".into(),
+        }
+    }
+}
+
+impl PostgreSql {
+    /// Connections to a database for queries.
+    ///
+    /// # Errors
+    /// When it is out of its range.
+    pub fn max_connections(&self) -> Result<usize, ConfigError> {
+        match self.max_connections {
+            1..=100 => Ok(self.max_connections),
+            other => Err(wrong(
+                "worker.storage.postgresql.max_connections",
+                format!("expected from 1 to 100, found {other}"),
+            )),
+        }
+    }
+
+    /// How long a connection may take.
+    ///
+    /// # Errors
+    /// When it is out of its range.
+    pub fn connect_timeout(&self) -> Result<Duration, ConfigError> {
+        seconds("worker.storage.postgresql.connect_timeout", self.connect_timeout)
+    }
+
+    /// The channel.
+    ///
+    /// # Errors
+    /// When PostgreSQL would cut its name short.
+    pub fn channel(&self) -> Result<String, ConfigError> {
+        if self.channel.len() > 63 {
+            let problem = "expected at most 63 bytes, the longest name that PostgreSQL has";
+            return Err(wrong("worker.storage.postgresql.channel", problem));
+        }
+        Ok(self.channel.clone())
     }
 }
 

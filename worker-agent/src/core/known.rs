@@ -47,6 +47,8 @@ struct Entry {
     seen: Instant,
     /// When a look in the background began.
     looking: Option<Instant>,
+    /// The storage said that it has changed.
+    doubted: bool,
 }
 
 /// Projects as last seen, by name.
@@ -62,6 +64,9 @@ impl Known {
             return Verdict::Look;
         };
         let age = now.saturating_duration_since(entry.seen);
+        if entry.doubted && believed.is_some() {
+            return Verdict::Look;
+        }
         match (&entry.sight, believed) {
             (Sight::Trouble(_), _) if age < BRIEFLY => Verdict::Believe(entry.sight.clone()),
             (Sight::Trouble(_), _) | (_, None) => Verdict::Look,
@@ -92,9 +97,22 @@ impl Known {
             sight: sight.clone(),
             seen: now,
             looking: None,
+            doubted: false,
         };
         self.entries.insert(name.to_owned(), entry);
         sight
+    }
+
+    /// What was seen of the project with this uri is not believed any more; it is still served when the next look fails.
+    pub fn forget(&mut self, uri: &str) {
+        for entry in self.entries.values_mut() {
+            entry.doubted |= matches!(&entry.sight, Sight::There(project) if project.uri == uri);
+        }
+    }
+
+    /// The same for all that was seen.
+    pub fn forget_all(&mut self) {
+        self.entries.values_mut().for_each(|entry| entry.doubted = true);
     }
 
     /// Names and versions of what is there.
@@ -195,6 +213,27 @@ mod tests {
         assert_eq!(known.saw("/x", Sight::Missing, later(3)), Sight::Gone);
         known.saw("/x", there("2"), later(4));
         assert_eq!(known.there().count(), 1);
+    }
+
+    #[test]
+    fn what_is_said_to_have_changed_is_looked_at_and_not_lost() {
+        let mut known = Known::default();
+        known.saw("/x", there("1"), later(0));
+        known.saw("/missing", Sight::Missing, later(0));
+        known.forget("s3://b/other");
+        assert_eq!(known.judge("/x", BELIEVED, later(0)), Verdict::Believe(there("1")));
+        known.forget("s3://b/x");
+        assert_eq!(known.judge("/x", BELIEVED, later(0)), Verdict::Look);
+        // The look fails: what was there is served on.
+        assert_eq!(known.saw("/x", Sight::Trouble("down".into()), later(0)), there("1"));
+        assert_eq!(known.judge("/x", BELIEVED, later(0)), Verdict::Believe(there("1")));
+        assert_eq!(
+            known.judge("/missing", BELIEVED, later(0)),
+            Verdict::Believe(Sight::Missing)
+        );
+        known.forget_all();
+        assert_eq!(known.judge("/missing", BELIEVED, later(0)), Verdict::Look);
+        assert_eq!(known.saw("/x", Sight::Missing, later(0)), Sight::Gone, "it was there");
     }
 
     #[test]

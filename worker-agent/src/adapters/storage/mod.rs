@@ -6,6 +6,8 @@
 
 mod custom;
 mod directory;
+mod geopackage;
+mod postgresql;
 mod s3;
 
 use std::collections::HashMap;
@@ -20,6 +22,8 @@ use crate::core::locate::{LocateError, Place, ProjectName, Root, SearchPaths, Su
 use crate::core::message::{ProjectRef, User};
 pub use custom::Hosts;
 use directory::blocking;
+pub use postgresql::{servers as postgresql_servers, worker_variables};
+use tokio::sync::mpsc;
 
 /// What stands behind a location.
 #[tonic::async_trait]
@@ -34,6 +38,21 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// For how long requests may use what was seen without another look; `None`: every request looks, as that costs
     /// nothing.
     fn believed_for(&self) -> Option<Duration>;
+
+    /// Tells of changes as soon as the storage does, for as long as it is polled; ends when nobody listens any more. A
+    /// storage that tells of none says nothing.
+    async fn follow(&self, _changed: mpsc::UnboundedSender<Change>) {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// What a storage says has changed, at some time before now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The project with this uri: written or removed.
+    Uri(String),
+    /// Anything may have.
+    Everything,
 }
 
 /// A project as a listing has it, before anybody has opened it.
@@ -134,9 +153,16 @@ impl Storage {
         surroundings: &Surroundings,
     ) -> Result<Self, ConfigError> {
         let timeout = config.timeout()?;
+        let shared = Shared {
+            check_interval: config.check_interval()?,
+            postgresql: postgresql::Shared::new(config)?,
+        };
         let mut backends = HashMap::new();
         for (location, root) in paths.iter() {
-            backends.insert(location.to_owned(), backend(location, root, config, surroundings)?);
+            backends.insert(
+                location.to_owned(),
+                backend(location, root, config, surroundings, &shared)?,
+            );
         }
         let inner = Inner {
             paths,
@@ -147,6 +173,25 @@ impl Storage {
             direct: surroundings.any_file.then(|| directory::Directory::new("/")),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Reads the roots and the settings of storages as [`Storage::new`] does, and starts and takes nothing.
+    ///
+    /// # Errors
+    /// When a root cannot be meant; the text says which, and what to change.
+    pub fn check(paths: &SearchPaths, config: &crate::config::Storage) -> Result<(), ConfigError> {
+        let shared = Shared {
+            check_interval: config.check_interval()?,
+            postgresql: postgresql::Shared::new(config)?,
+        };
+        for (location, root) in paths.iter() {
+            match (root.scheme(), root) {
+                (Some(scheme), _) if config.custom.contains_key(scheme) => drop(custom::Custom::read(scheme, config)?),
+                (Some("s3"), Root::Store(url)) => drop(s3::S3::read(location, url, config)?),
+                _ => drop(backend(location, root, config, &Surroundings::default(), &shared)?),
+            }
+        }
+        config.timeout().map(drop)
     }
 
     /// Finds a project and its version. What was seen a moment ago is believed; what was seen before is used while another
@@ -231,6 +276,32 @@ impl Storage {
         }
     }
 
+    /// Listens to storages that tell of changes, from now on: what has changed is not believed any more. Gives the changes
+    /// after that; nobody need read them.
+    #[must_use]
+    pub fn start_following(&self) -> mpsc::UnboundedReceiver<Change> {
+        let (sender, mut changes) = mpsc::unbounded_channel();
+        for backend in self.inner.backends.values() {
+            let (backend, sender) = (Arc::clone(backend), sender.clone());
+            tokio::spawn(async move { backend.follow(sender).await });
+        }
+        let (told, tell) = mpsc::unbounded_channel();
+        let storage = self.clone();
+        tokio::spawn(async move {
+            while let Some(change) = changes.recv().await {
+                tracing::debug!(?change, "a storage tells of a change");
+                let mut known = storage.inner.known.lock().unwrap_or_else(PoisonError::into_inner);
+                match &change {
+                    Change::Uri(uri) => known.forget(uri),
+                    Change::Everything => known.forget_all(),
+                }
+                drop(known);
+                let _ = told.send(change);
+            }
+        });
+        tell
+    }
+
     fn judge(&self, name: &ProjectName, place: &Place) -> Verdict {
         let believed = self.backend(place).believed_for();
         let mut known = self.inner.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -302,39 +373,48 @@ fn no_answer(after: Duration) -> String {
     format!("no answer within {} s", after.as_secs_f64())
 }
 
+/// What backends of several locations have in common.
+struct Shared {
+    check_interval: Duration,
+    postgresql: postgresql::Shared,
+}
+
 fn backend(
     location: &str,
     root: &Root,
     config: &crate::config::Storage,
     surroundings: &Surroundings,
+    shared: &Shared,
 ) -> Result<Arc<dyn Backend>, ConfigError> {
     let url = match root {
         Root::Directory(root) => return Ok(Arc::new(directory::Directory::new(root))),
         Root::Store(url) => url,
     };
-    match root.scheme().unwrap_or_default() {
+    let believed = shared.check_interval;
+    let made: Result<Arc<dyn Backend>, String> = match root.scheme().unwrap_or_default() {
         // First, so that a handler of one's own may take the place of ours.
         scheme if config.custom.contains_key(scheme) => {
-            Ok(Arc::new(custom::Custom::new(scheme, url, config, surroundings)?))
+            return Ok(Arc::new(custom::Custom::new(scheme, url, config, surroundings)?));
         }
-        "s3" => Ok(Arc::new(s3::S3::new(location, url, config, surroundings)?)),
+        "s3" => return Ok(Arc::new(s3::S3::new(location, url, config, surroundings)?)),
+        scheme if postgresql::SCHEMES.contains(&scheme) => {
+            postgresql::PostgreSql::new(url, &shared.postgresql, believed).map(|made| Arc::new(made) as _)
+        }
+        geopackage::SCHEME => geopackage::GeoPackage::new(url, believed).map(|made| Arc::new(made) as _),
         scheme => {
-            let known: Vec<&str> = SCHEMES
-                .iter()
-                .copied()
-                .chain(config.custom.keys().map(String::as_str))
-                .collect();
-            Err(ConfigError::Invalid {
-                origin: "configuration".into(),
-                key: "worker.qgis.projects.search_paths".into(),
-                problem: format!(
-                    "search path '{location}': `{scheme}` is no storage; expected a directory, or one of {}",
-                    known.join(", ")
-                ),
-            })
+            let ours = ["s3", geopackage::SCHEME]
+                .into_iter()
+                .chain(postgresql::SCHEMES.iter().copied());
+            let known: Vec<&str> = ours.chain(config.custom.keys().map(String::as_str)).collect();
+            Err(format!(
+                "begins with `{scheme}:`, which is no storage; expected a directory, or one of {}",
+                known.join(", ")
+            ))
         }
-    }
+    };
+    made.map_err(|problem| ConfigError::Invalid {
+        origin: "configuration".into(),
+        key: "worker.qgis.projects.search_paths".into(),
+        problem: format!("search path '{location}': its root {problem}"),
+    })
 }
-
-/// The schemes of storages other than directories and handlers.
-const SCHEMES: &[&str] = &["s3"];

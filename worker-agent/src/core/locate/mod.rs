@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::redact;
 pub use name::{MAX_NAME, MAX_SEGMENT, NameError, ProjectName, Suffix};
 use name::{check_characters, check_segment};
 
@@ -110,7 +111,7 @@ pub enum SearchPathError {
     Root {
         /// The location as configured.
         location: String,
-        /// The root as configured.
+        /// The root as configured, but for a password in it.
         root: String,
         /// What is wrong with it.
         problem: String,
@@ -249,7 +250,7 @@ impl SearchPath {
         }
         let bad = |problem: String| SearchPathError::Root {
             location: location.clone(),
-            root: root.to_owned(),
+            root: redact::text(root),
             problem,
         };
         let parsed = Root::parse(root).map_err(|problem| bad(problem.to_owned()))?;

@@ -273,6 +273,7 @@ fn mistakes_in_the_configuration_are_named() {
     ] {
         let error = SearchPaths::new([(location, root)]).expect_err(location).to_string();
         assert!(error.contains(says) && error.contains(location), "{error}");
+        assert!(!error.contains("u:p@"), "a password: {error}");
     }
 }
 

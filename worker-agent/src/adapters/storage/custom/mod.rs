@@ -22,6 +22,22 @@ pub struct Custom {
 }
 
 impl Custom {
+    /// Reads the settings of a scheme.
+    ///
+    /// # Errors
+    /// When its handler cannot be meant.
+    pub fn read<'a>(scheme: &str, config: &'a config::Storage) -> Result<&'a config::Handler, ConfigError> {
+        let handler = config.custom.get(scheme).ok_or_else(|| wrong(scheme, "is missing"))?;
+        let dotted = |part: &str| !part.is_empty() && !part.contains(char::is_whitespace);
+        if !handler.handler.contains('.') || !handler.handler.split('.').all(dotted) {
+            return Err(wrong(
+                scheme,
+                "expected a class with its module, such as `package.module.Class`",
+            ));
+        }
+        Ok(handler)
+    }
+
     /// The root `url` of a configured scheme. The process of its handler begins to start.
     ///
     /// # Errors
@@ -32,26 +48,24 @@ impl Custom {
         config: &config::Storage,
         surroundings: &Surroundings,
     ) -> Result<Self, ConfigError> {
-        let wrong = |problem: &str| ConfigError::Invalid {
-            origin: "configuration".into(),
-            key: format!("worker.storage.custom.{scheme}.handler"),
-            problem: problem.into(),
-        };
-        let handler = config.custom.get(scheme).ok_or_else(|| wrong("is missing"))?;
-        let dotted = |part: &str| !part.is_empty() && !part.contains(char::is_whitespace);
-        if !handler.handler.contains('.') || !handler.handler.split('.').all(dotted) {
-            return Err(wrong(
-                "expected a class with its module, such as `package.module.Class`",
-            ));
-        }
+        let handler = Self::read(scheme, config)?;
         let hosts = surroundings.hosts.as_ref();
-        let hosts = hosts.ok_or_else(|| wrong("cannot be used here: there is no agent that starts its process"))?;
+        let hosts =
+            hosts.ok_or_else(|| wrong(scheme, "cannot be used here: there is no agent that starts its process"))?;
         Ok(Self {
             url: url.to_owned(),
             host: hosts.get(scheme, handler),
             timeout: config.timeout()?,
             believed: config.check_interval()?,
         })
+    }
+}
+
+fn wrong(scheme: &str, problem: &str) -> ConfigError {
+    ConfigError::Invalid {
+        origin: "configuration".into(),
+        key: format!("worker.storage.custom.{scheme}.handler"),
+        problem: problem.into(),
     }
 }
 

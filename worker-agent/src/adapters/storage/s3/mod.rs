@@ -54,6 +54,25 @@ impl SharedCopies {
 }
 
 impl S3 {
+    /// Reads the URL and the settings of its bucket.
+    ///
+    /// # Errors
+    /// When they cannot be meant.
+    pub fn read(
+        location: &str,
+        url: &str,
+        config: &config::Storage,
+    ) -> Result<(BucketRoot, Client, Duration), ConfigError> {
+        let root = BucketRoot::parse(url).map_err(|problem| ConfigError::Invalid {
+            origin: "configuration".into(),
+            key: "worker.qgis.projects.search_paths".into(),
+            problem: format!("search path '{location}': `{url}` {problem}"),
+        })?;
+        let patience = config.timeout()?;
+        let client = Client::new(&root.bucket, &config.s3, patience)?;
+        Ok((root, client, patience))
+    }
+
     /// The prefix that `url` names. Nothing is connected to yet.
     ///
     /// # Errors
@@ -64,13 +83,7 @@ impl S3 {
         config: &config::Storage,
         surroundings: &Surroundings,
     ) -> Result<Self, ConfigError> {
-        let root = BucketRoot::parse(url).map_err(|problem| ConfigError::Invalid {
-            origin: "configuration".into(),
-            key: "worker.qgis.projects.search_paths".into(),
-            problem: format!("search path '{location}': `{url}` {problem}"),
-        })?;
-        let patience = config.timeout()?;
-        let client = Client::new(&root.bucket, &config.s3, patience)?;
+        let (root, client, patience) = Self::read(location, url, config)?;
         let copies = surroundings.copies.get(config, surroundings)?;
         let bucket = root.bucket.clone();
         Ok(Self {
