@@ -135,6 +135,24 @@ async fn a_changed_project_is_loaded_anew_while_the_old_one_is_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_data_file_makes_a_new_version() {
+    let folder = Folder::new();
+    let stack = start(&folder).await;
+    let agent = &stack.agents[0];
+    cli(agent, &["cache", "checkout", "--pull", "/world"], 0);
+    let before = dump(agent);
+    let (data, fresh) = (folder.path().join("world.gpkg"), folder.path().join("world.gpkg~"));
+    fs::copy(&data, &fresh).unwrap();
+    fs::rename(fresh, data).unwrap();
+    until("the workers to hold the new version", async || {
+        let held = dump(agent);
+        held[0] == held[1] && held != before
+    })
+    .await;
+    stack.get(MAP).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_version_leaves_the_old_one_and_is_said_to_be() {
     let folder = Folder::new();
     let stack = start(&folder).await;

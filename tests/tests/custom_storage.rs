@@ -212,7 +212,8 @@ async fn a_scheme_that_nobody_knows_ends_the_start() {
     let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success());
     assert!(
-        said.contains("`deppot` is no storage; expected a directory, or one of s3, depot"),
+        said.contains("begins with `deppot:`, which is no storage; expected a directory, or one of s3, geopackage,")
+            && said.contains(", depot"),
         "{said}"
     );
 }

@@ -151,6 +151,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         user,
         hosts: Some(Hosts::new(python, supervisor.processes())),
         any_file: projects.allow_direct_path_resolution,
+        data_files: config.worker.qgis.force_readonly_layers,
         ..Surroundings::default()
     };
     let storage = Storage::new(paths, &config.worker.storage, &surroundings)?;

@@ -182,6 +182,8 @@ impl Lane {
         let Some(flight) = self.flight.take_if(|f| f.nonce == request.nonce) else {
             return Verdict::Nothing;
         };
+        // Whatever of it is left: what was refused beside something else may be innocent.
+        let alone = flight.sent.len() + flight.removed.len() == 1;
         // Names it no longer asks for are its own business.
         let watch = self.watch.clone().unwrap_or_default();
         let sent = flight.sent.into_iter().filter(|(name, _)| watch.covers(name));
@@ -202,7 +204,6 @@ impl Lane {
                     held.may_have_left = true;
                 }
             }
-            let alone = content.len() == 1;
             self.refused
                 .extend(content.into_iter().map(|(name, held)| (name, Refusal { held, alone })));
             return Verdict::Refused(Rejection {

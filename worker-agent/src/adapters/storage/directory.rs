@@ -3,8 +3,10 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::beside::Beside;
 use super::{Backend, Listed, Trouble};
 use crate::core::locate::{At, Candidates, Place, Suffix};
 use crate::core::message::ProjectRef;
@@ -16,13 +18,19 @@ const MOST_FILES: usize = 1_000_000;
 #[derive(Debug)]
 pub struct Directory {
     root: PathBuf,
+    /// Where data files count in versions.
+    beside: Option<Arc<Beside>>,
 }
 
 impl Directory {
-    /// The directory `root`, which may have dynamic segments in it.
+    /// The directory `root`, which may have dynamic segments in it. With `data_files`, files that projects name count in
+    /// their versions.
     #[must_use]
-    pub fn new(root: &str) -> Self {
-        Self { root: root.into() }
+    pub fn new(root: &str, data_files: bool) -> Self {
+        Self {
+            root: root.into(),
+            beside: data_files.then(Arc::default),
+        }
     }
 }
 
@@ -32,7 +40,8 @@ impl Backend for Directory {
         let At::Directory(candidates) = place.at.clone() else {
             return Err(Trouble::Missing);
         };
-        blocking(move || look(&candidates)).await
+        let beside = self.beside.clone();
+        blocking(move || look(&candidates, beside.as_deref())).await
     }
 
     async fn list(&self) -> Result<Vec<Listed>, Trouble> {
@@ -58,7 +67,7 @@ fn down(error: io::Error) -> Trouble {
     Trouble::Down(error.to_string())
 }
 
-fn look(candidates: &Candidates) -> Result<ProjectRef, Trouble> {
+fn look(candidates: &Candidates, beside: Option<&Beside>) -> Result<ProjectRef, Trouble> {
     let fence = candidates.fence.canonicalize().map_err(down)?;
     for file in &candidates.files {
         let real = match file.canonicalize() {
@@ -72,9 +81,13 @@ fn look(candidates: &Candidates) -> Result<ProjectRef, Trouble> {
         let metadata = fs::metadata(&real).map_err(down)?;
         if metadata.is_file() {
             let uri = real.to_str().map(str::to_owned);
+            let mut version = version(&metadata).map_err(down)?;
+            if let Some(stamp) = beside.and_then(|beside| beside.stamp(&real, &version, &fence)) {
+                version = format!("{version}-{stamp:016x}");
+            }
             return Ok(ProjectRef {
                 uri: uri.ok_or_else(|| Trouble::Unusable("its path is not UTF-8; rename the directory".into()))?,
-                version: version(&metadata).map_err(down)?,
+                version,
                 file: None,
             });
         }

@@ -4,6 +4,7 @@
 //! Each location has a [`Backend`]. What backends saw last is remembered ([`Known`]), so that one which is slow or down
 //! costs a request nothing while there is a version to serve. Backends know no public names, and nothing of workers.
 
+mod beside;
 mod custom;
 mod directory;
 mod geopackage;
@@ -81,6 +82,9 @@ pub struct Surroundings {
     pub copies: s3::SharedCopies,
     /// Whether a request may name any project file of this machine by its path.
     pub any_file: bool,
+    /// Whether data files beside a project in a directory count in its version. They must not where QGIS opens them for
+    /// writing: it touches them when it opens and closes them.
+    pub data_files: bool,
 }
 
 /// Why a backend has no answer. Texts go to clients: they hold no secrets.
@@ -170,7 +174,9 @@ impl Storage {
             known: Mutex::default(),
             looking: Mutex::default(),
             timeout,
-            direct: surroundings.any_file.then(|| directory::Directory::new("/")),
+            direct: surroundings
+                .any_file
+                .then(|| directory::Directory::new("/", surroundings.data_files)),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -387,7 +393,7 @@ fn backend(
     shared: &Shared,
 ) -> Result<Arc<dyn Backend>, ConfigError> {
     let url = match root {
-        Root::Directory(root) => return Ok(Arc::new(directory::Directory::new(root))),
+        Root::Directory(root) => return Ok(Arc::new(directory::Directory::new(root, surroundings.data_files))),
         Root::Store(url) => url,
     };
     let believed = shared.check_interval;

@@ -245,11 +245,12 @@ impl Pool {
             let warm = Duration::from_secs_f64(self.lanes.costs.busy(&project, job.charged.lane));
             let more = now.saturating_duration_since(job.since).saturating_sub(warm);
             self.lanes.costs.loaded(&project, load.max(more));
-            worker.chores.is_current(&project);
+            let relieved = worker.chores.is_current(&project);
             self.broken.remove(&project);
             if !worker.holds(&project) {
-                worker.loaded.push(project);
+                worker.loaded.push(project.clone());
             }
+            self.relieve(relieved, &project);
         }
         self.settle(now, job, cold);
     }

@@ -1,7 +1,8 @@
 //! What workers do between requests: load a project anew that has changed, load one that every worker should hold, drop one.
 //!
 //! One worker loads at a time, so that the others serve. Loading goes before what waits for a worker: in a pool that is
-//! never idle a change would else never be seen. A version that cannot be loaded leaves the old one where it is held,
+//! never idle a change would else never be seen. A project that only one worker holds is loaded by another, and dropped by
+//! the first after that: so the old version is served until the new one is there, however long that takes. A version that cannot be loaded leaves the old one where it is held,
 //! and requests then wait for a worker that holds it as long as there is one.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +57,8 @@ pub enum Tended {
 enum Why {
     /// It holds an older version.
     Outdated,
+    /// Another worker, the only one that holds it, holds an older version and drops it when this one is done.
+    Relief(WorkerId),
     /// Somebody wants every worker to hold it.
     CheckedOut,
 }
@@ -65,29 +68,73 @@ enum Why {
 pub(super) struct Chores {
     load: BTreeMap<String, Why>,
     drop: BTreeSet<String>,
+    /// What it is loading.
+    loading: Option<(String, Why)>,
 }
 
 impl Chores {
-    /// It holds the newest version now.
-    pub fn is_current(&mut self, project: &str) {
-        self.load.remove(project);
+    /// It holds the newest version now. Gives the worker that may drop its own, if one waits for that.
+    pub fn is_current(&mut self, project: &str) -> Option<WorkerId> {
+        match self.load.remove(project)? {
+            Why::Relief(holder) => Some(holder),
+            Why::Outdated | Why::CheckedOut => None,
+        }
     }
 
-    fn next_load(&mut self, holds: impl Fn(&str) -> bool) -> Option<String> {
+    fn is_about(&self, project: &str) -> bool {
+        self.load.contains_key(project) || self.loading.as_ref().is_some_and(|(loading, _)| loading == project)
+    }
+
+    /// Begins the next load. `holds` tells whether this worker, or with a number another one, holds a project.
+    fn next_load(&mut self, holds: impl Fn(Option<WorkerId>, &str) -> bool) -> Option<String> {
         // What was evicted meanwhile is loaded at its newest version when it is asked for.
-        self.load
-            .retain(|project, why| *why == Why::CheckedOut || holds(project));
-        self.load.pop_first().map(|(project, _)| project)
+        self.load.retain(|project, why| match why {
+            Why::CheckedOut => true,
+            Why::Outdated => holds(None, project),
+            Why::Relief(holder) => holds(Some(*holder), project),
+        });
+        self.loading = self.load.pop_first();
+        self.loading.as_ref().map(|(project, _)| project.clone())
     }
 }
 
 impl Pool {
     pub(super) fn changed(&mut self, project: &str) {
         self.broken.remove(project);
-        for worker in self.workers.values_mut().filter(|worker| !worker.is_leaving()) {
+        let mut holders = Vec::new();
+        let mut others = Vec::new();
+        for (&id, worker) in self.workers.iter_mut().filter(|(_, worker)| !worker.is_leaving()) {
+            worker.chores.load.remove(project);
             if worker.holds(project) || worker.serves(project) {
-                worker.chores.load.insert(project.to_owned(), Why::Outdated);
+                holders.push(id);
+            } else if worker.is_up() && worker.chores.loading.is_none() {
+                others.push((worker.loaded.len(), id));
             }
+        }
+        let relief = others.into_iter().min().map(|(_, id)| id);
+        let chores = match (&holders[..], relief) {
+            (&[holder], Some(relief)) => vec![(relief, Why::Relief(holder))],
+            _ => holders.into_iter().map(|holder| (holder, Why::Outdated)).collect(),
+        };
+        for (id, why) in chores {
+            if let Some(worker) = self.workers.get_mut(&id) {
+                worker.chores.load.insert(project.to_owned(), why);
+            }
+        }
+    }
+
+    /// Whether a worker loads the project between requests, or is to.
+    #[must_use]
+    pub fn is_renewing(&self, project: &str) -> bool {
+        let mut staying = self.workers.values().filter(|worker| !worker.is_leaving());
+        self.broken.contains(project)
+            || staying.any(|worker| worker.chores.is_about(project) || worker.chores.drop.contains(project))
+    }
+
+    /// A worker that held an older version alone need not hold it any longer.
+    pub(super) fn relieve(&mut self, holder: Option<WorkerId>, project: &str) {
+        if let Some(worker) = holder.and_then(|holder| self.workers.get_mut(&holder)) {
+            worker.chores.drop.insert(project.to_owned());
         }
     }
 
@@ -124,7 +171,7 @@ impl Pool {
 
     pub(super) fn unloadable(&mut self, project: String) {
         for worker in self.workers.values_mut() {
-            worker.chores.is_current(&project);
+            worker.chores.load.remove(&project);
         }
         self.broken.insert(project);
     }
@@ -134,12 +181,16 @@ impl Pool {
             return;
         };
         worker.state = WorkerState::Idle { since: now };
+        let why = worker.chores.loading.take().map(|(_, why)| why);
         match outcome {
             Tended::Loaded { project, took } => {
                 self.broken.remove(&project);
                 self.lanes.costs.loaded(&project, took);
                 if !worker.holds(&project) {
-                    worker.loaded.push(project);
+                    worker.loaded.push(project.clone());
+                }
+                if let Some(Why::Relief(holder)) = why {
+                    self.relieve(Some(holder), &project);
                 }
             }
             Tended::Broken { project } => self.unloadable(project),
@@ -165,16 +216,23 @@ impl Pool {
                 actions.push(Action::Tend { worker: id, chore });
             }
         }
-        if self.workers.values().any(Worker::is_tending) {
+        let nothing_to_load = self.workers.values().all(|worker| worker.chores.load.is_empty());
+        if nothing_to_load || self.workers.values().any(Worker::is_tending) {
             return;
         }
+        let held: BTreeMap<WorkerId, BTreeSet<String>> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| !worker.is_leaving())
+            .map(|(&id, worker)| (id, worker.pinned.iter().chain(&worker.loaded).cloned().collect()))
+            .collect();
         let mut idle = self.workers.iter_mut().filter(|(_, worker)| worker.is_idle());
         let next = idle.find_map(|(&id, worker)| {
-            let Worker {
-                chores, pinned, loaded, ..
-            } = worker;
-            let holds = |project: &str| pinned.iter().chain(&*loaded).any(|held| held == project);
-            Some((id, chores.next_load(holds)?))
+            let holds = |other: Option<WorkerId>, project: &str| {
+                let held = held.get(&other.unwrap_or(id));
+                held.is_some_and(|held| held.contains(project))
+            };
+            Some((id, worker.chores.next_load(holds)?))
         });
         let Some((id, project)) = next else { return };
         let evict = evicted(

@@ -71,18 +71,58 @@ fn a_version_that_cannot_be_loaded_leaves_the_old_one_and_requests_wait_for_its_
     let mut run = Run::running(policy());
     assert_eq!(run.arrive(1, "/a"), [assign(1, 1)]);
     run.on(finished(1, Some("/a")));
-    assert_eq!(run.on(changed("/a")), [load(1, "/a")]);
+    assert_eq!(run.on(changed("/a")), [load(2, "/a")], "worker 1 serves the old one");
     let outcome = Tended::Broken { project: "/a".into() };
-    assert_eq!(run.on(Event::Tended { worker: 1, outcome }), []);
+    assert_eq!(run.on(Event::Tended { worker: 2, outcome }), []);
     assert_eq!(run.arrive(2, "/a"), [assign(2, 1)]);
     assert_eq!(run.arrive(3, "/a"), [], "worker 2 could not load it");
     assert_eq!(run.on(finished(1, None)), [assign(3, 1)]);
     run.on(finished(1, None));
     // Once it is repaired, everybody may load it again.
-    assert_eq!(run.on(changed("/a")), [load(1, "/a")]);
-    run.on(loaded(1, "/a"));
-    assert_eq!(run.arrive(4, "/a"), [assign(4, 1)]);
-    assert_eq!(run.arrive(5, "/a"), [assign(5, 2)]);
+    assert_eq!(run.on(changed("/a")), [load(2, "/a")]);
+    run.on(loaded(2, "/a"));
+    let outcome = Tended::Done;
+    run.on(Event::Tended { worker: 1, outcome });
+    assert_eq!(run.arrive(4, "/a"), [assign(4, 2)]);
+    assert_eq!(run.arrive(5, "/a"), [assign(5, 1)]);
+}
+
+#[test]
+fn what_only_one_worker_holds_is_loaded_by_another_and_then_dropped() {
+    let mut run = Run::running(policy());
+    assert_eq!(run.arrive(1, "/a"), [assign(1, 1)]);
+    run.on(finished(1, Some("/a")));
+    assert_eq!(run.on(changed("/a")), [load(2, "/a")]);
+    assert!(run.pool.is_renewing("/a"));
+    assert_eq!(
+        run.arrive(2, "/a"),
+        [assign(2, 1)],
+        "the old version, however long the load takes"
+    );
+    assert_eq!(run.on(loaded(2, "/a")), []);
+    let chore = Chore::Drop {
+        projects: vec!["/a".into()],
+    };
+    assert_eq!(run.on(finished(1, None)), [Action::Tend { worker: 1, chore }]);
+    let outcome = Tended::Done;
+    run.on(Event::Tended { worker: 1, outcome });
+    assert!(!run.pool.is_renewing("/a"));
+    assert_eq!(run.arrive(3, "/a"), [assign(3, 2)]);
+}
+
+#[test]
+fn a_holder_that_has_dropped_the_project_needs_no_relief() {
+    let mut run = both_hold_a();
+    let project = Some("/a".to_owned());
+    assert_eq!(run.arrive(3, "/x"), [assign(3, 1)]);
+    run.on(changed("/a"));
+    run.on(Event::Drop { project });
+    run.on(finished(1, None));
+    for worker in [1, 2] {
+        let outcome = Tended::Done;
+        run.on(Event::Tended { worker, outcome });
+    }
+    assert!(!run.pool.is_renewing("/a"));
 }
 
 #[test]
@@ -92,7 +132,7 @@ fn what_cannot_be_loaded_again_is_dropped_last() {
         assert_eq!(run.arrive(ticket, project), [assign(ticket, 1)]);
         run.on(finished(1, Some(project)));
     }
-    run.on(changed("/a"));
+    assert_eq!(run.on(changed("/a")), [load(1, "/a")], "there is nobody else");
     let outcome = Tended::Broken { project: "/a".into() };
     run.on(Event::Tended { worker: 1, outcome });
     assert_eq!(

@@ -60,6 +60,16 @@ fn a_refusal_of_several_is_traced_to_the_bad_one() {
 }
 
 #[test]
+fn what_was_refused_beside_something_that_was_dropped_meanwhile_may_be_innocent() {
+    let mut peer = Peer::new(&clusters(&[("a", "1"), ("b", "bad")]));
+    peer.subscribe(Kind::Cluster, &["a", "b"]);
+    assert_eq!(peer.answers(), ["cds a@1 b@bad"]);
+    peer.unsubscribe(Kind::Cluster, &["b"]);
+    peer.refuse(Kind::Cluster);
+    assert_eq!(peer.settle(), ["cds a@1"]);
+}
+
+#[test]
 fn a_refused_removal_is_not_repeated() {
     let mut peer = Peer::new(&clusters(&[("a", "1")]));
     peer.subscribe(Kind::Cluster, &[]);

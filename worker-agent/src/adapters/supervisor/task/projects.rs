@@ -40,8 +40,19 @@ impl Task {
                 return;
             }
         }
+        let outdated = |slot: &super::Slot| {
+            slot.versions
+                .get(&project.uri)
+                .is_some_and(|held| *held != project.version)
+        };
+        let outdated = self.slots.values().any(outdated);
         let known = self.latest.get(&project.uri);
         if known.is_some_and(|known| known.version == project.version) {
+            // Who was to load it may have died.
+            if outdated && !self.pool.is_renewing(&project.uri) {
+                let project = project.uri.clone();
+                self.feed(Event::Changed { project });
+            }
             return;
         }
         if self.latest.len() >= REMEMBERED {
@@ -50,12 +61,7 @@ impl Task {
         }
         self.latest.insert(project.uri.clone(), project.clone());
         self.index.retried(&project.uri);
-        let outdated = |slot: &super::Slot| {
-            slot.versions
-                .get(&project.uri)
-                .is_some_and(|held| *held != project.version)
-        };
-        if self.slots.values().any(outdated) {
+        if outdated {
             tracing::info!(
                 project = project.uri,
                 version = project.version,
@@ -71,7 +77,12 @@ impl Task {
     pub(super) fn check_version(&mut self, worker: WorkerId, uri: &str) {
         let held = self.slots.get(&worker).and_then(|slot| slot.versions.get(uri));
         let latest = self.latest.get(uri).map(|latest| &latest.version);
-        if held.is_some() && latest.is_some() && held != latest && !self.is_preloaded(uri) {
+        if held.is_some()
+            && latest.is_some()
+            && held != latest
+            && !self.is_preloaded(uri)
+            && !self.pool.is_renewing(uri)
+        {
             self.feed(Event::Changed {
                 project: uri.to_owned(),
             });
