@@ -21,6 +21,24 @@ impl Task {
         self.pins = pins.into_iter().map(|pin| pin.project).collect();
     }
 
+    /// Pins some projects and unpins others. One that is pinned already is left as it is.
+    pub(super) fn repin(&mut self, pin: Vec<Pinned>, unpin: &[String]) {
+        let before = self.pins.clone();
+        let index = &self.index;
+        let stays = |pin: &ProjectRef| index.get(&pin.uri).is_none_or(|record| !unpin.contains(&record.name));
+        self.pins.retain(stays);
+        for Pinned { name, project } in pin {
+            if !self.pins.iter().any(|pin| pin.uri == project.uri) {
+                self.index.named(&project.uri, &name);
+                self.index.retried(&project.uri);
+                self.pins.push(project);
+            }
+        }
+        if self.pins != before {
+            self.feed(Event::PreloadChanged);
+        }
+    }
+
     /// The storage has this version of a project. What holds an older one loads it anew: a zygote by way of the next
     /// generation, a worker between requests. Both serve the old version until then.
     pub(super) fn seen(&mut self, project: &ProjectRef) {
@@ -186,6 +204,14 @@ impl Task {
     pub(super) fn found_pins(&self) -> Vec<String> {
         let name = |pin: &ProjectRef| self.index.get(&pin.uri).map(|record| record.name.clone());
         self.pins.iter().filter_map(name).collect()
+    }
+
+    pub(super) fn pin_problems(&self) -> BTreeMap<String, String> {
+        let records = self.pins.iter().filter_map(|pin| self.index.get(&pin.uri));
+        records
+            .filter(|record| !record.problem.is_empty())
+            .map(|record| (record.name.clone(), record.problem.clone()))
+            .collect()
     }
 
     /// What each worker holds, at which version.
