@@ -122,6 +122,9 @@ async fn add(which: Which) -> anyhow::Result<ExitCode> {
             }
             agents.insert(agent.agent_id.clone(), agent);
         }
+        if progress.ended {
+            anyhow::bail!("the pin of {name} was ended meanwhile");
+        }
         if progress.done {
             let (verdict, well) = verdict(&name, agents.values());
             if well {

@@ -196,7 +196,7 @@ pub fn progress(hub: &Hub, key: Key, kept: Changed) -> ReceiverStream<Result<Fle
                 let ended = now.is_none();
                 let now = now.unwrap_or_default();
                 let settled = all_there && now.values().all(|state| *state != State::Loading);
-                let agents = news(before.as_ref(), &now);
+                let agents = if ended { Vec::new() } else { news(before.as_ref(), &now) };
                 let done = ended || settled || late;
                 if done || before.is_none() || !agents.is_empty() {
                     let progress = FleetPinProgress {
@@ -205,6 +205,7 @@ pub fn progress(hub: &Hub, key: Key, kept: Changed) -> ReceiverStream<Result<Fle
                         already: !kept.changed,
                         agents,
                         done,
+                        ended,
                     };
                     // Whoever asked may have gone.
                     if tell.send(Ok(progress)).await.is_err() || done {

@@ -94,7 +94,10 @@ pub fn agent_state(status: &Status, draining: bool, pins: &Known, young: bool) -
         let problem = pins.lost.get(pin).map_or(NOT_THERE, String::as_str);
         (pin.clone(), problem.to_owned())
     }));
-    let loaded = pins.names.iter().filter(|pin| !problems.contains_key(*pin));
+    let loaded = pins
+        .names
+        .iter()
+        .filter(|pin| status.held_pins.contains(pin) && !problems.contains_key(*pin));
     let ready = view.ready && !(young && missing.iter().any(|pin| pins.restored.contains(pin)));
     let phase = if status.gave_up.is_some() {
         AgentPhase::Failing
@@ -231,10 +234,11 @@ mod tests {
     fn what_cannot_be_loaded_or_found_is_told_with_its_reason_and_does_not_count_as_loaded() {
         let mut status = Status::default();
         (status.view.settled, status.view.ready) = (true, true);
-        status.found_pins = vec!["/good".to_owned(), "/bad".to_owned()];
+        status.found_pins = ["/good", "/bad", "/late"].map(str::to_owned).into();
+        status.held_pins = ["/good", "/bad"].map(str::to_owned).into();
         let problem = |project: &str, problem: &str| (project.to_owned(), problem.to_owned());
         status.pin_problems = [problem("/bad", "damaged"), problem("/other", "not pinned by name")].into();
-        let mut pins = known(&["/bad", "/gone", "/good", "/lost"]);
+        let mut pins = known(&["/bad", "/gone", "/good", "/late", "/lost"]);
         pins.restored.clear();
         pins.lost = [problem("/lost", "there is no project"), problem("/good", "was away")].into();
         pins.revision = 3;
@@ -278,6 +282,7 @@ mod tests {
         let mut status = Status::default();
         let pins = known(&["/world"]);
         status.found_pins = pins.names.clone();
+        status.held_pins = pins.names.clone();
         assert!(agent_state(&status, false, &pins, true).pins.is_empty());
         status.view.settled = true;
         assert_eq!(agent_state(&status, false, &pins, true).pins, pins.names);

@@ -61,6 +61,8 @@ pub struct Status {
     pub pinned: Vec<String>,
     /// The names of pinned projects that could be found.
     pub found_pins: Vec<String>,
+    /// The names of pinned projects that every worker that can serve holds.
+    pub held_pins: Vec<String>,
     /// Why pinned projects cannot be loaded, by name.
     pub pin_problems: BTreeMap<String, String>,
     /// How many projects could not be loaded when that was tried last.

@@ -483,8 +483,10 @@ impl Task {
             return Some(next);
         }
         self.published = Some(now);
+        let view = self.pool.view(now);
         let status = Status {
-            view: self.pool.view(now),
+            held_pins: self.held_pins(&view),
+            view,
             pids: self
                 .slots
                 .iter()
