@@ -116,6 +116,7 @@ sed -e "s/port_value: 18000/port_value: $XDS_PORT/" -e "s/port_value: 9901/port_
 start control-plane env \
   CONF_XDS__LISTEN="127.0.0.1:$XDS_PORT" CONF_FLEET__LISTEN="127.0.0.1:$FLEET_PORT" \
   CONF_STATUS__LISTEN="127.0.0.1:$STATUS_PORT" CONF_FRONT__LISTEN="127.0.0.1:$HTTP_PORT" \
+  CONF_STORE__DIR="$PWD/$HOME_DIR/control-plane" \
   "$BIN/control-plane" serve
 agent agent-1 "$AGENT_PORT"
 agent agent-2 $((AGENT_PORT + 10))

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use graticule_daemon::telemetry::Logging;
@@ -25,6 +26,8 @@ pub struct Config {
     pub fleet: FleetConfig,
     /// The port for Prometheus and people.
     pub status: Status,
+    /// Where the fleet's pins are kept.
+    pub store: StoreConfig,
     /// What Envoy does for clients.
     pub front: Front,
     /// Pools of agents and the hosts they serve, by pool name. None at all means one pool, `default`, for every host.
@@ -89,6 +92,14 @@ impl Default for Status {
             listen: loopback(18002),
         }
     }
+}
+
+/// `[store]`: what outlives the control plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// The directory for the fleet's pins; empty for one of the user's own.
+    pub dir: PathBuf,
 }
 
 /// `[front]`: what Envoy does for clients.
@@ -294,6 +305,7 @@ mod tests {
             "disconnect_grace",
             "sync_window",
             "silence_limit",
+            "dir",
             "trusted_hops",
             "request_timeout",
             "connect_timeout",

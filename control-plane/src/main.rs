@@ -1,6 +1,7 @@
 //! The control plane's command line: read the configuration, build, run until a signal, drain.
 
 mod healthcheck;
+mod pins;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,6 +17,9 @@ const DRAIN: Duration = Duration::from_secs(3);
 
 /// The exit code of `healthcheck` when the control plane answers and is not ready; the worker-agent has the same.
 const EXIT_NOT_READY: u8 = 2;
+
+/// The exit code of a command that was refused, or whose wish not every agent could fulfil.
+const EXIT_REFUSED: u8 = 1;
 
 /// Tells a stock Envoy, over xDS, where every QGIS project is best served.
 #[derive(Debug, Parser)]
@@ -33,6 +37,9 @@ enum Command {
     CheckConfig(ConfigArgs),
     /// Ask the control plane that runs here with this configuration whether it is ready; exits 0 when it is, else 2.
     Healthcheck(ConfigArgs),
+    /// Projects that every agent keeps loaded.
+    #[command(subcommand)]
+    Pins(pins::Command),
 }
 
 #[derive(Debug, clap::Args)]
@@ -55,6 +62,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => (args, serve),
         Command::CheckConfig(args) => (args, print),
         Command::Healthcheck(args) => (args, health),
+        Command::Pins(command) => return pins::run(command).unwrap_or_else(|error| fail(&error, EXIT_REFUSED)),
     };
     match args.load() {
         Ok(config) => run(config).unwrap_or_else(|error| fail(&error, 1)),
@@ -66,9 +74,12 @@ fn main() -> ExitCode {
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     telemetry::init(&config.logging).map_err(anyhow::Error::msg)?;
     let front = config.front.listen;
-    let bound = build(config)
-        .await
-        .map_err(|error: BuildError| anyhow::anyhow!(error))?;
+    let bound = match build(config).await {
+        Ok(bound) => bound,
+        // As for the configuration: it has to be repaired, and trying again is of no use.
+        Err(error @ BuildError::Store(_)) => return Ok(fail(&error.into(), EXIT_USAGE)),
+        Err(error) => return Err(error.into()),
+    };
     let at = bound.addresses;
     tracing::info!(xds = %at.xds, fleet = %at.fleet, status = %at.status, %front, version = env!("CARGO_PKG_VERSION"), "control plane runs");
     let signal = shutdown::signalled().await.context("cannot listen for signals")?;

@@ -17,6 +17,10 @@ pub const SNAPSHOTS: &str = "graticule_cp_snapshots_total";
 pub const SNAPSHOTS_REFUSED: &str = "graticule_cp_snapshots_inconsistent_total";
 /// Requests that killed workers, by whether they are refused or only suspected.
 pub const QUARANTINE: &str = "graticule_cp_quarantine_entries";
+/// Pins of the fleet.
+pub const FLEET_PINS: &str = "graticule_fleet_pins";
+/// Pins of the fleet that some agent does not have loaded.
+pub const FLEET_PINS_LACKING: &str = "graticule_fleet_pins_lacking";
 /// Envoys attached.
 pub const CLIENTS: &str = "graticule_xds_clients";
 /// Envoys that came with an unknown node and wait.
@@ -43,6 +47,10 @@ pub struct Metrics {
     pub snapshots_refused: IntCounter,
     /// See [`QUARANTINE`].
     pub quarantine: IntGaugeVec,
+    /// See [`FLEET_PINS`].
+    pub fleet_pins: IntGauge,
+    /// See [`FLEET_PINS_LACKING`].
+    pub fleet_pins_lacking: IntGauge,
     /// See [`CLIENTS`].
     pub clients: IntGauge,
     /// See [`UNKNOWN_NODES`].
@@ -80,6 +88,11 @@ impl Metrics {
                 QUARANTINE,
                 "Requests that killed workers of the fleet, refused or suspected (fingerprints).",
                 "state",
+            )?,
+            fleet_pins: gauge(FLEET_PINS, "Pins of the fleet (pins).")?,
+            fleet_pins_lacking: gauge(
+                FLEET_PINS_LACKING,
+                "Pins of the fleet that some agent does not have loaded (pins).",
             )?,
             clients: gauge(CLIENTS, "Envoys attached (streams).")?,
             unknown_nodes: counter(

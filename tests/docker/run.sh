@@ -160,10 +160,14 @@ step "shrinking to one agent under load"
 all_good_during compose up -d --no-recreate --scale worker-agent=1 worker-agent
 until_true 30 "one agent is left" ready_agents_are 1
 
-step "recreating the control plane, with another address perhaps, under load"
+step "recreating the control plane, with another address perhaps, under load: the fleet's pins outlive it"
+compose exec -T control-plane control-plane pins add /world
 all_good_during compose up -d --wait --no-deps --force-recreate control-plane
 until_true 30 "the agent has found it again" ready_agents_are 1
 until_true 30 "Envoy has found it again" prometheus_says 'graticule_xds_clients' 1
+pins=$(compose exec -T control-plane control-plane pins list)
+echo "$pins"
+grep -q '^/world  *all' <<< "$pins" || fail "/world is no longer pinned for the fleet"
 
 step "stopping in order"
 stopped=$(agents)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitStatus, Output};
 
 use tempfile::TempDir;
 
@@ -153,6 +153,7 @@ impl Stack {
             .env("CONF_FLEET__LISTEN", self.fleet.address().to_string())
             .env("CONF_STATUS__LISTEN", self.status.address().to_string())
             .env("CONF_FRONT__LISTEN", self.front.address().to_string())
+            .env("CONF_STORE__DIR", self.store())
             .envs(&self.plan.control_plane_environment);
         let log = self.folder.path().join("control-plane.log");
         self.control_plane = Some(Process::start("control-plane", &mut command, &log));
@@ -163,6 +164,33 @@ impl Stack {
         if let Some(mut process) = self.control_plane.take() {
             process.kill();
         }
+    }
+
+    /// Where the control plane keeps the fleet's pins.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    /// Waits until the control plane has ended by itself; gives how, and what it wrote since the stack was started.
+    ///
+    /// # Panics
+    /// When it does not run, or does not end in time.
+    pub async fn until_control_plane_ended(&mut self) -> (ExitStatus, String) {
+        let process = self.control_plane.as_mut().unwrap();
+        until("the control plane to end", async || process.ended().is_some()).await;
+        (process.ended().unwrap(), process.log())
+    }
+
+    /// Runs the control plane's command line against the one of this stack.
+    #[must_use]
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(parts::binary("control-plane"));
+        command
+            .args(arguments)
+            .arg("--host")
+            .arg(self.fleet.address().to_string());
+        command.output().unwrap()
     }
 
     /// Starts one agent more and does not wait.

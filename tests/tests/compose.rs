@@ -348,6 +348,12 @@ fn services_are_confined_and_end_in_order() {
         agent["ports"].is_null() && agent["container_name"].is_null(),
         "one of several agents could have it only"
     );
+    assert!(
+        items(&services(&compose)["control-plane"]["volumes"])
+            .iter()
+            .any(|volume| *volume == "control-plane-data:/var/lib/graticule"),
+        "the fleet's pins would be lost"
+    );
     let state = format!("{}/", environment("worker-agent")["HOME"]);
     assert!(environment("worker-agent")["CONF_WORKER__STATE_DIR"].starts_with(&state));
     assert!(

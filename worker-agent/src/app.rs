@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 use tonic::transport::server::{Router, TcpIncoming};
 
+use crate::adapters::fleet_pins::FleetPinsHandle;
 use crate::adapters::link;
 use crate::adapters::pins::Pins;
 use crate::adapters::python::Python;
@@ -63,6 +64,7 @@ pub struct Bound {
     draining: Draining,
     link: Option<(Endpoint, AgentHello)>,
     quarantine: QuarantineHandle,
+    fleet_pins: FleetPinsHandle,
     state: watch::Receiver<AgentState>,
     drain_delay: Duration,
     shutdown_grace: Duration,
@@ -176,8 +178,11 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         supervisor: supervisor.clone(),
         storage,
     };
-    let admin = Admin::restore(pins, cache, front.clone(), agent_state.clone(), names).await;
+    let restored = pins.iter().map(str::to_owned).collect();
+    let fleet_pins = FleetPinsHandle::default();
+    let admin = Admin::restore(pins, cache, front.clone(), agent_state.clone(), names, &fleet_pins).await;
     supervisor.begin();
+    tokio::spawn(serve::fleet_pins::follow(admin.clone(), fleet_pins.clone()));
 
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
@@ -198,6 +203,8 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
     let pins = state::Pins {
         names: pinned,
         patience: config.pins_patience()?,
+        restored,
+        fleet: fleet_pins.clone(),
     };
     tokio::spawn(state::follow(
         supervisor.clone(),
@@ -232,6 +239,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         draining,
         link,
         quarantine,
+        fleet_pins,
         state: agent_state,
         drain_delay: Duration::from_secs_f64(server.drain_delay.clamp(0.0, 60.0)),
         shutdown_grace,
@@ -253,7 +261,7 @@ impl Bound {
         let incoming = TcpIncoming::from(grpc_port).with_nodelay(Some(true));
         let grpc = tokio::spawn(self.router.serve_with_incoming_shutdown(incoming, stopping));
         if let Some((endpoint, hello)) = self.link {
-            tokio::spawn(link::run(endpoint, hello, self.state, self.quarantine));
+            tokio::spawn(link::run(endpoint, hello, self.state, self.quarantine, self.fleet_pins));
         }
 
         let mut pool = self.supervisor.watch();

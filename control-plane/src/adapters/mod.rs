@@ -1,3 +1,4 @@
-//! What the control plane's decisions look like in the words of others.
+//! What the control plane's decisions look like in the words of others, and where they are kept.
 
 pub mod envoy;
+pub mod store;

@@ -3,5 +3,6 @@
 
 pub mod delta;
 pub mod fleet;
+pub mod pins;
 pub mod quarantine;
 pub mod resources;

@@ -22,7 +22,9 @@ use super::ads::XdsPort;
 use super::clients::Clients;
 use super::fleet::FleetPort;
 use super::hub::Hub;
+use super::pins::Keeper;
 use super::status;
+use crate::adapters::store::{self, Claim, Store, StoreError};
 use crate::config::{Config, Unusable};
 use crate::metrics::Metrics;
 
@@ -46,6 +48,9 @@ pub enum BuildError {
         /// What the system said.
         problem: std::io::Error,
     },
+    /// What the fleet is to keep loaded cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// Something that depends on nothing outside failed; a defect of this program.
     #[error("cannot start: {0}")]
     Internal(String),
@@ -69,6 +74,8 @@ pub struct Bound {
     pub addresses: Addresses,
     stop: CancellationToken,
     servers: JoinSet<()>,
+    /// The store is this one's until all is still.
+    _claim: Claim,
 }
 
 impl Bound {
@@ -83,7 +90,7 @@ impl Bound {
 /// Binds every port and starts.
 ///
 /// # Errors
-/// When the configuration cannot be used or a port cannot be had.
+/// When the configuration or the store cannot be used or a port cannot be had.
 pub async fn build(config: Config) -> Result<Bound, BuildError> {
     config.check()?;
     let xds = listen(config.xds.listen, "xds.listen").await?;
@@ -95,13 +102,24 @@ pub async fn build(config: Config) -> Result<Bound, BuildError> {
         status: address(&status)?,
     };
 
+    let directory = store::directory(&config.store.dir, addresses.fleet.port())?;
+    let (store, claim, desired) = Store::open(&directory)?;
+    tracing::info!(file = %store.path().display(), projects = desired.pins.len(), "the pins of the fleet are known");
+
     let registry = Registry::new();
     let metrics = Metrics::register(&registry).map_err(|error| BuildError::Internal(error.to_string()))?;
     let readiness = Readiness::new();
     let stop = CancellationToken::new();
     let config = Arc::new(config);
     let synced = readiness.wait_for("the fleet to be known (sync window)");
-    let hub = Hub::start(Arc::clone(&config), metrics.clone(), synced, stop.clone());
+    let hub = Hub::start(
+        Arc::clone(&config),
+        desired.clone(),
+        metrics.clone(),
+        synced,
+        stop.clone(),
+    );
+    let keeper = Keeper::new(store, desired, hub.clone());
     let clients = Clients::new(metrics.clone());
 
     let mut servers = JoinSet::new();
@@ -114,7 +132,7 @@ pub async fn build(config: Config) -> Result<Bound, BuildError> {
     });
     servers.spawn(serve(server().add_service(envoys), xds, stop.clone()));
 
-    let port = FleetPort::new(hub.clone(), &run_id(), stop.clone());
+    let port = FleetPort::new(hub.clone(), keeper, Arc::clone(&config), &run_id(), stop.clone());
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<FleetLinkServer<FleetPort>>().await;
     health.set_serving::<FleetAdminServer<FleetPort>>().await;
@@ -140,6 +158,7 @@ pub async fn build(config: Config) -> Result<Bound, BuildError> {
                 path,
                 &hub.roster.borrow(),
                 &hub.quarantine.borrow(),
+                &hub.pins.borrow(),
                 &clients.list(),
                 hub.snapshot.borrow().is_some(),
             )
@@ -150,6 +169,7 @@ pub async fn build(config: Config) -> Result<Bound, BuildError> {
         addresses,
         stop,
         servers,
+        _claim: claim,
     })
 }
 

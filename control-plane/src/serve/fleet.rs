@@ -1,5 +1,5 @@
 //! The port for agents and tools: `FleetLink`, where agents attach and say how they stand, and `FleetAdmin`, where
-//! people ask for the roster and for the quarantine.
+//! people ask for the roster, for the quarantine and for pins.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::{Stream, StreamExt as _};
 use graticule_proto::v1::{
     AgentHello, AgentIntent, AgentPhase, AgentRecord, AgentState, AgentUpdate, AgentWelcome, ClearQuarantineReply,
-    ClearQuarantineRequest, ListAgentsReply, ListAgentsRequest, ListQuarantineReply, ListQuarantineRequest,
-    agent_intent, agent_update, fleet_admin_server::FleetAdmin, fleet_link_server::FleetLink,
+    ClearQuarantineRequest, FleetPinProgress, FleetPinRequest, FleetUnpinReply, ListAgentsReply, ListAgentsRequest,
+    ListPinsReply, ListPinsRequest, ListQuarantineReply, ListQuarantineRequest, agent_intent, agent_update,
+    fleet_admin_server::FleetAdmin, fleet_link_server::FleetLink,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::hub::{Event, Hub};
+use super::pins::{self, Keeper};
 use super::quarantine::{self, intent};
-use crate::config::is_plain_name;
+use crate::config::{Config, is_plain_name};
 use crate::core::fleet::{Agent, Identity, Phase, Session};
 
 /// Intents on their way to one agent.
@@ -28,6 +30,8 @@ const INTENTS: usize = 8;
 #[derive(Clone, Debug)]
 pub struct FleetPort {
     hub: Hub,
+    keeper: Keeper,
+    config: Arc<Config>,
     /// Names this run of the control plane to agents.
     control_plane_id: Arc<str>,
     sessions: Arc<AtomicU64>,
@@ -37,27 +41,32 @@ pub struct FleetPort {
 impl FleetPort {
     /// A port that closes its streams with `stop`.
     #[must_use]
-    pub fn new(hub: Hub, control_plane_id: &str, stop: CancellationToken) -> Self {
+    pub fn new(hub: Hub, keeper: Keeper, config: Arc<Config>, control_plane_id: &str, stop: CancellationToken) -> Self {
         Self {
             hub,
+            keeper,
+            config,
             control_plane_id: Arc::from(control_plane_id),
             sessions: Arc::default(),
             stop,
         }
     }
 
-    /// Hears one agent, and tells it of the quarantine, until its stream ends, for whatever reason.
+    /// Hears one agent of that pool, and tells it of the quarantine and of pins, until its stream ends, for whatever reason.
     async fn hear(
         &self,
         session: Session,
+        pool: &str,
         mut updates: Streaming<AgentUpdate>,
         intents: &mpsc::Sender<Result<AgentIntent, Status>>,
     ) -> Result<(), Status> {
         let replaced = CancellationToken::new();
         let mut told = self.hub.told.clone();
         told.mark_changed();
+        let mut desired = self.hub.desired.clone();
+        desired.mark_changed();
         // An agent that does not read is heard all the same; when it reads again, it gets what then holds.
-        let mut news = false;
+        let (mut news, mut pins_news) = (false, false);
         loop {
             let update = tokio::select! {
                 () = self.stop.cancelled() => return Err(Status::unavailable("the control plane stops, attach again")),
@@ -69,10 +78,20 @@ impl FleetPort {
                     news = true;
                     continue;
                 }
-                place = intents.reserve(), if news => {
-                    news = false;
-                    let (Ok(place), Some(quarantine)) = (place, told.borrow_and_update().clone()) else { continue };
-                    place.send(Ok(intent(&quarantine)));
+                changed = desired.changed(), if !pins_news => {
+                    changed.map_err(|_| Status::unavailable("the control plane stops, attach again"))?;
+                    pins_news = true;
+                    continue;
+                }
+                place = intents.reserve(), if news || pins_news => {
+                    let next = if std::mem::take(&mut pins_news) {
+                        Some(pins::intent(&desired.borrow_and_update(), pool))
+                    } else {
+                        news = false;
+                        told.borrow_and_update().as_ref().map(|quarantine| intent(quarantine))
+                    };
+                    let (Ok(place), Some(next)) = (place, next) else { continue };
+                    place.send(Ok(next));
                     continue;
                 }
                 update = updates.message() => update?,
@@ -135,6 +154,7 @@ impl FleetLink for FleetPort {
                     return Err(Status::invalid_argument("the first message of a stream is the hello"));
                 };
                 let identity = identity_of(hello).map_err(Status::invalid_argument)?;
+                let pool = identity.pool.clone();
                 port.tell(Event::Attached(session, identity)).await?;
                 let welcome = AgentWelcome {
                     control_plane_id: port.control_plane_id.to_string(),
@@ -143,7 +163,7 @@ impl FleetLink for FleetPort {
                     intent: Some(agent_intent::Intent::Welcome(welcome)),
                 };
                 let heard = match intents.send(Ok(welcome)).await {
-                    Ok(()) => port.hear(session, updates, &intents).await,
+                    Ok(()) => port.hear(session, &pool, updates, &intents).await,
                     Err(_) => Ok(()),
                 };
                 port.hub.tell(Event::Detached(session)).await;
@@ -187,6 +207,27 @@ impl FleetAdmin for FleetPort {
             .map_err(|_| Status::unavailable("the control plane stops, ask again"))?;
         let cleared = u32::try_from(cleared).unwrap_or(u32::MAX);
         Ok(Response::new(ClearQuarantineReply { cleared }))
+    }
+
+    type PinProjectStream = ReceiverStream<Result<FleetPinProgress, Status>>;
+
+    async fn pin_project(&self, request: Request<FleetPinRequest>) -> Result<Response<Self::PinProjectStream>, Status> {
+        let pools = self.config.effective_pools();
+        let key = pins::key(&request.into_inner(), Some(pools.keys()))?;
+        let kept = self.keeper.pin(key.clone()).await?;
+        Ok(Response::new(pins::progress(&self.hub, key, kept)))
+    }
+
+    async fn unpin_project(&self, request: Request<FleetPinRequest>) -> Result<Response<FleetUnpinReply>, Status> {
+        let key = pins::key(&request.into_inner(), None::<std::iter::Empty<&String>>)?;
+        let project = key.project.clone();
+        let was_pinned = self.keeper.unpin(key).await?.changed;
+        Ok(Response::new(FleetUnpinReply { project, was_pinned }))
+    }
+
+    async fn list_pins(&self, _: Request<ListPinsRequest>) -> Result<Response<ListPinsReply>, Status> {
+        let pins = pins::list(&self.hub.pins.borrow());
+        Ok(Response::new(ListPinsReply { pins }))
     }
 }
 

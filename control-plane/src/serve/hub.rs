@@ -1,6 +1,6 @@
 //! The one task that owns the fleet. Streams send it what agents said; it publishes what follows from that: the
 //! roster for people and tools at once, the snapshot for Envoys after a few milliseconds in which more may come, and what
-//! is known of requests that kill workers.
+//! is known of requests that kill workers, and how agents stand with the fleet's pins.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +11,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::pins;
 use crate::adapters::envoy::{self, Member};
 use crate::config::Config;
 use crate::core::fleet::{Agent, Displaced, Fleet, Identity, Phase, Session, Told};
+use crate::core::pins::{Desired, Pins};
 use crate::core::quarantine::{News, Quarantine, Report};
 use crate::core::resources::Snapshot;
 use crate::metrics::Metrics;
@@ -40,6 +42,8 @@ pub enum Event {
     Cleared(Session, String, Duration),
     /// An operator clears a fingerprint here (empty: all) and is told how many entries there were.
     Clear(String, oneshot::Sender<usize>),
+    /// What is to be pinned has changed, and is in the store.
+    Desired(Desired),
     /// Its stream has ended.
     Detached(Session),
 }
@@ -59,17 +63,29 @@ pub struct Hub {
     pub quarantine: watch::Receiver<Arc<Quarantine>>,
     /// The same for agents, who must not be told before all of them had time to come back: `None` until then.
     pub told: watch::Receiver<Option<Arc<Quarantine>>>,
+    /// What agents are to keep loaded.
+    pub desired: watch::Receiver<Arc<Desired>>,
+    /// The same, and how every agent stands with it.
+    pub pins: watch::Receiver<Arc<Pins>>,
 }
 
 impl Hub {
     /// Starts the task. It ends with `stop`. `synced` is dropped with the first snapshot.
     #[must_use]
-    pub fn start(config: Arc<Config>, metrics: Metrics, synced: Awaited, stop: CancellationToken) -> Self {
+    pub fn start(
+        config: Arc<Config>,
+        desired: Desired,
+        metrics: Metrics,
+        synced: Awaited,
+        stop: CancellationToken,
+    ) -> Self {
         let (events, received) = mpsc::channel(QUEUE);
         let (publish, snapshot) = watch::channel(None);
         let (announce, roster) = watch::channel(Roster::default());
         let (show, quarantine) = watch::channel(Arc::default());
         let (tell, told) = watch::channel(None);
+        let (wish, wished) = watch::channel(Arc::new(desired.clone()));
+        let (show_pins, pins) = watch::channel(Arc::default());
         let owner = Owner {
             fleet: Fleet::new(config.timing()),
             quarantine: Quarantine::default(),
@@ -77,6 +93,10 @@ impl Hub {
             quarantine_due: Instant::now(),
             show,
             tell,
+            pins: Pins::new(desired),
+            pins_changed: true,
+            wish,
+            show_pins,
             config,
             metrics,
             started: Instant::now(),
@@ -92,6 +112,8 @@ impl Hub {
             roster,
             quarantine,
             told,
+            desired: wished,
+            pins,
         }
     }
 
@@ -109,6 +131,10 @@ struct Owner {
     quarantine_due: Instant,
     show: watch::Sender<Arc<Quarantine>>,
     tell: watch::Sender<Option<Arc<Quarantine>>>,
+    pins: Pins,
+    pins_changed: bool,
+    wish: watch::Sender<Arc<Desired>>,
+    show_pins: watch::Sender<Arc<Pins>>,
     config: Arc<Config>,
     metrics: Metrics,
     started: Instant,
@@ -123,6 +149,7 @@ impl Owner {
     async fn run(mut self, mut events: mpsc::Receiver<Event>, stop: CancellationToken) {
         // When the snapshot is to be made anew, if something changed.
         let mut due: Option<Instant> = None;
+        self.announce_pins();
         loop {
             let deadline = self
                 .fleet
@@ -147,6 +174,7 @@ impl Owner {
                 tracing::info!(agent, "agent gone");
             }
             self.announce();
+            self.announce_pins();
             self.quarantine_changed |= self.quarantine.tick(Instant::now().into_std());
             self.announce_quarantine(clock);
             if !self.fleet.synced(clock) {
@@ -175,6 +203,8 @@ impl Owner {
             Event::Attached(session, identity) => {
                 let (agent, address, pool) = (identity.id.clone(), identity.data_address, identity.pool.clone());
                 let known = self.config.effective_pools().contains_key(&pool);
+                self.pins.attach(&agent, &pool);
+                self.pins_changed = true;
                 for displaced in self.fleet.attach(clock, session, identity) {
                     match displaced {
                         Displaced::SameId => tracing::info!(agent, "agent came again"),
@@ -197,9 +227,15 @@ impl Owner {
             }
             Event::Said(session, phase, state, stream) => {
                 let before = self.fleet.agents().find(|a| a.is(session)).map(Agent::phase);
+                let words = pins::words(&state);
                 if !self.fleet.state(clock, session, phase, *state) {
                     stream.cancel();
-                } else if before != Some(phase) {
+                    return;
+                }
+                if let Some(agent) = self.fleet.agents().find(|a| a.is(session)) {
+                    self.pins_changed |= self.pins.said(&agent.identity.id, words);
+                }
+                if before != Some(phase) {
                     let agent = self
                         .fleet
                         .agents()
@@ -218,6 +254,14 @@ impl Owner {
                 let cleared = self.clear(&fingerprint, Duration::ZERO);
                 // Whoever asked may have gone.
                 let _ = answer.send(cleared);
+            }
+            Event::Desired(desired) => {
+                let projects = desired.pins.len();
+                if self.pins.desire(desired) {
+                    self.pins_changed = true;
+                    self.wish.send_replace(Arc::new(self.pins.desired().clone()));
+                    tracing::info!(projects, "the pins of the fleet have changed");
+                }
             }
             Event::Detached(session) => self.fleet.detach(clock, session),
         }
@@ -277,6 +321,21 @@ impl Owner {
         if self.fleet.synced(clock) {
             self.tell.send_replace(Some(quarantine));
         }
+    }
+
+    /// Shows what has changed in the pins, and forgets agents that are not in the fleet any more.
+    fn announce_pins(&mut self) {
+        let fleet = &self.fleet;
+        self.pins_changed |= self
+            .pins
+            .retain(|agent| fleet.agents().any(|known| known.identity.id == agent));
+        if !std::mem::take(&mut self.pins_changed) {
+            return;
+        }
+        let (all, lacking) = self.pins.counts();
+        self.metrics.fleet_pins.set(count_of(all));
+        self.metrics.fleet_pins_lacking.set(count_of(lacking));
+        self.show_pins.send_replace(Arc::new(self.pins.clone()));
     }
 
     fn announce(&self) {

@@ -5,5 +5,6 @@ pub mod bound;
 pub mod clients;
 pub mod fleet;
 pub mod hub;
+pub mod pins;
 mod quarantine;
 pub mod status;

@@ -1,4 +1,4 @@
-//! The status page: agents, what Envoy is told of them, requests that killed workers, and what each Envoy has taken or
+//! The status page: agents, what Envoy is told of them, the fleet's pins, requests that killed workers, and what each Envoy has taken or
 //! refused. For people with a browser; plain HTML that reloads itself.
 
 use std::fmt::Write as _;
@@ -8,6 +8,7 @@ use graticule_proto::v1::{AgentState, QuarantineEntry};
 
 use super::clients::Card;
 use crate::core::fleet::Agent;
+use crate::core::pins::{Listed, Pins, State};
 use crate::core::quarantine::Quarantine;
 
 /// How many requests that killed workers are shown; `ListQuarantine` has all of them.
@@ -19,16 +20,23 @@ pub fn page(
     path: &str,
     agents: &[Agent<AgentState>],
     quarantine: &Quarantine,
+    pins: &Pins,
     envoys: &[Card],
     published: bool,
 ) -> Option<Page> {
     (path == "/").then(|| Page {
         content_type: "text/html; charset=utf-8",
-        body: html(agents, quarantine, envoys, published),
+        body: html(agents, quarantine, pins, envoys, published),
     })
 }
 
-fn html(agents: &[Agent<AgentState>], quarantine: &Quarantine, envoys: &[Card], published: bool) -> String {
+fn html(
+    agents: &[Agent<AgentState>],
+    quarantine: &Quarantine,
+    pins: &Pins,
+    envoys: &[Card],
+    published: bool,
+) -> String {
     let mut page = String::from(
         r#"<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="2"><title>Graticule control plane</title>
@@ -56,6 +64,11 @@ th,td{text-align:left;padding:.2em 1em .2em 0;border-bottom:1px solid #ccc;verti
             "waits for",
         ];
         table(&mut page, &head, agents.iter().map(agent_row));
+    }
+    if pins.list().next().is_some() {
+        page.push_str("<h2>Pins of the fleet</h2>\n");
+        let head = ["project", "pool", "loaded", "not loaded"];
+        table(&mut page, &head, pins.list().map(|pin| pin_row(&pin)));
     }
     let culprits = super::quarantine::entries(quarantine);
     if !culprits.is_empty() {
@@ -105,6 +118,22 @@ fn agent_row(agent: &Agent<AgentState>) -> Vec<String> {
             state.failure_pressure, state.request_pressure
         ),
         state.waits_for.join(", "),
+    ]
+}
+
+fn pin_row(pin: &Listed<'_>) -> Vec<String> {
+    let loaded = pin.agents.iter().filter(|(_, state)| *state == State::Loaded);
+    let lacking = pin.agents.iter().filter(|(_, state)| *state != State::Loaded);
+    let lacking = lacking.map(|(agent, state)| match state.problem() {
+        "" => format!("{agent}: {}", state.name()),
+        problem => format!("{agent}: {}: {problem}", state.name()),
+    });
+    let pool = if pin.key.pool.is_empty() { "all" } else { &pin.key.pool };
+    vec![
+        pin.key.project.clone(),
+        pool.to_owned(),
+        format!("{} of {} agents", loaded.count(), pin.agents.len()),
+        lacking.collect::<Vec<_>>().join("\n"),
     ]
 }
 
@@ -190,10 +219,33 @@ mod tests {
 
     #[test]
     fn an_empty_fleet_is_said_in_words() {
-        let page = page("/", &[], &Quarantine::default(), &[], false).unwrap().body;
+        let page = page("/", &[], &Quarantine::default(), &Pins::default(), &[], false)
+            .unwrap()
+            .body;
         assert!(page.contains("No agent is attached") && page.contains("No Envoy is attached"));
         assert!(page.contains("still learns the fleet"));
-        assert!(super::page("/else", &[], &Quarantine::default(), &[], true).is_none());
+        assert!(super::page("/else", &[], &Quarantine::default(), &Pins::default(), &[], true).is_none());
+    }
+
+    #[test]
+    fn a_pin_is_shown_with_the_agents_that_lack_it() {
+        let key = crate::core::pins::Key {
+            project: "/world".to_owned(),
+            pool: String::new(),
+        };
+        let mut pins = Pins::new(crate::core::pins::Desired::default().with(key, 7).unwrap());
+        pins.attach("a", "default");
+        pins.attach("b", "default");
+        let words = crate::core::pins::Words {
+            revision: 1,
+            missing: vec!["/world".to_owned()],
+            problems: [("/world".to_owned(), "no <file>".to_owned())].into(),
+            ..Default::default()
+        };
+        pins.said("b", words);
+        let page = html(&[], &Quarantine::default(), &pins, &[], true);
+        assert!(page.contains("<td>all</td><td>0 of 2 agents</td>"), "{page}");
+        assert!(page.contains("a: loading<br>b: missing: no &lt;file&gt;"), "{page}");
     }
 
     #[test]
@@ -212,7 +264,7 @@ mod tests {
             refused: [(Kind::Cluster, rejection)].into(),
             ..Card::default()
         };
-        let page = html(&[], &Quarantine::default(), &[card], true);
+        let page = html(&[], &Quarantine::default(), &Pins::default(), &[card], true);
         assert!(page.contains("<td>&lt;script&gt;</td>"));
         assert!(page.contains("cds: no &amp; no (a@1)"));
     }

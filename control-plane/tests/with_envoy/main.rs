@@ -5,6 +5,7 @@
 mod affinity;
 mod answers;
 mod fleet_changes;
+mod pins;
 mod ports;
 mod quarantine;
 mod stack;

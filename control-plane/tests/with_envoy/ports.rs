@@ -16,13 +16,14 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
-use crate::stack::{Agent, exchange, request, until};
+use crate::stack::{Agent, exchange, request, store_dir, until};
 
 const CLUSTERS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 
 pub async fn control_plane(change: impl FnOnce(&mut Config)) -> Bound {
     let mut config = Config::default();
     config.fleet.sync_window = 0.1;
+    config.store.dir = store_dir();
     for listen in [
         &mut config.xds.listen,
         &mut config.fleet.listen,

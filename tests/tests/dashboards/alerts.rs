@@ -17,6 +17,7 @@ const WELL: &[(&str, &str)] = &[
     (r#"graticule_cp_agents{phase="ready"}"#, "2+0x130"),
     (r#"graticule_cp_agents{phase="starting"}"#, "0+0x130"),
     ("graticule_cp_agents_astray", "0+0x130"),
+    ("graticule_fleet_pins_lacking", "0+0x130"),
     ("graticule_cp_snapshots_inconsistent_total", "0+0x130"),
     (r#"graticule_memory_used_bytes{instance="a",pool="p"}"#, "50+0x130"),
     (r#"graticule_memory_total_bytes{instance="a",pool="p"}"#, "100+0x130"),
@@ -188,6 +189,11 @@ const ILL: &[(&str, &str, &str)] = &[
         "0+0x100 1+0x20",
     ),
     ("GraticuleAgentsAstray", "graticule_cp_agents_astray", "0+0x100 1+0x20"),
+    (
+        "GraticuleFleetPinLacking",
+        "graticule_fleet_pins_lacking",
+        "0+0x90 1+0x40",
+    ),
     ("GraticuleNoEnvoyAttached", "graticule_xds_clients", "1+0x100 0+0x20"),
     (
         "GraticuleUnknownEnvoy",

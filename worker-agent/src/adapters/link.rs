@@ -1,5 +1,5 @@
 //! The stream to the control plane: who this agent is and how it is doing, again and again, for as long as it lives; and
-//! both ways, which requests kill workers.
+//! both ways, which requests kill workers; and downwards, what the fleet has pinned.
 //!
 //! The control plane may be away at any time; the agent serves on and comes back to it. It knows nothing of pools: others
 //! hand it the state to send.
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
+use super::fleet_pins::FleetPinsHandle;
 use super::quarantine::QuarantineHandle;
 
 /// The pause before a new try, which doubles up to [`LONGEST_PAUSE`].
@@ -36,6 +37,7 @@ pub async fn run(
     hello: AgentHello,
     mut state: watch::Receiver<AgentState>,
     quarantine: QuarantineHandle,
+    pins: FleetPinsHandle,
 ) {
     let endpoint = endpoint
         .connect_timeout(Duration::from_secs(2))
@@ -47,10 +49,12 @@ pub async fn run(
     let mut said = false;
     loop {
         let error = match endpoint.connect().await {
-            Ok(channel) => match attach(channel, &hello, &mut state, &quarantine, || pause = FIRST_PAUSE).await {
-                Ok(()) => return,
-                Err(error) => error.to_string(),
-            },
+            Ok(channel) => {
+                match attach(channel, &hello, &mut state, &quarantine, &pins, || pause = FIRST_PAUSE).await {
+                    Ok(()) => return,
+                    Err(error) => error.to_string(),
+                }
+            }
             Err(error) => error_chain(&error),
         };
         if pause == FIRST_PAUSE || !said {
@@ -78,13 +82,15 @@ async fn attach(
     hello: &AgentHello,
     state: &mut watch::Receiver<AgentState>,
     quarantine: &QuarantineHandle,
+    pins: &FleetPinsHandle,
     attached: impl FnOnce(),
 ) -> Result<(), tonic::Status> {
     let (send, updates) = mpsc::channel(4);
     let update = |update| AgentUpdate { update: Some(update) };
     let gone = |_| tonic::Status::unavailable("the stream ended");
     send.send(update(Update::Hello(hello.clone()))).await.map_err(gone)?;
-    let first = state.borrow_and_update().clone();
+    pins.begin();
+    let first = pins.sent(state.borrow_and_update().clone());
     send.send(update(Update::State(first.clone()))).await.map_err(gone)?;
     let mut intents = FleetLinkClient::new(channel)
         .attach(ReceiverStream::new(updates))
@@ -120,22 +126,29 @@ async fn attach(
             }
             intent = intents.next() => match intent {
                 Some(intent) => {
-                    if let Some(Intent::Quarantine(told)) = intent?.intent {
-                        quarantine.take(told);
+                    match intent?.intent {
+                        Some(Intent::Quarantine(told)) => quarantine.take(told),
+                        Some(Intent::Pins(told)) => {
+                            pins.take(told);
+                            // Nothing may change with it but that it was heard.
+                            due = due.min(Instant::now() + AT_MOST_EVERY);
+                        }
+                        Some(Intent::Welcome(_)) | None => {}
                     }
                     continue;
                 }
                 None => return Err(tonic::Status::unavailable("the control plane ended the stream")),
             },
         }
-        sent = state.borrow_and_update().clone();
+        sent = pins.sent(state.borrow_and_update().clone());
         due = Instant::now() + AT_LEAST_EVERY;
         send.send(update(Update::State(sent.clone()))).await.map_err(gone)?;
     }
 }
 
 fn differs_urgently(sent: &AgentState, now: &AgentState) -> bool {
-    sent.phase != now.phase || sent.pins != now.pins
+    let pins = |state: &AgentState| (state.pins_revision, state.pins.clone(), state.missing_pins.clone());
+    sent.phase != now.phase || pins(sent) != pins(now) || sent.pin_problems != now.pin_problems
 }
 
 #[cfg(test)]

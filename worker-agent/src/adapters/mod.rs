@@ -2,6 +2,7 @@
 
 pub mod channel;
 pub mod exchange;
+pub mod fleet_pins;
 pub mod link;
 pub mod memory;
 pub mod output;

@@ -1,4 +1,5 @@
-//! The pins of one agent on disk: one small JSON file, replaced as a whole so that a crash leaves the old or the new.
+//! The pins of one agent on disk: its own in one small JSON file, the fleet's in another, each replaced as a whole so that
+//! a crash leaves the old or the new.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -26,67 +27,98 @@ pub enum PinsError {
     },
 }
 
-/// The names of pinned projects, kept on disk.
+/// The names of pinned projects, kept on disk: those that operators of this agent pinned, and beside them those that the
+/// control plane told last, so that an agent that starts without one has them too.
 #[derive(Debug)]
 pub struct Pins {
-    path: PathBuf,
-    names: BTreeSet<String>,
+    own: List,
+    fleet: List,
 }
 
 impl Pins {
     /// Reads the pins of `state_dir`, which is made when it is not there.
     ///
     /// # Errors
-    /// When the file is there and cannot be read: an agent must not start without the pins it was given.
+    /// When a file is there and cannot be read: an agent must not start without the pins it was given.
     pub fn open(state_dir: &Path) -> Result<Self, PinsError> {
-        let path = state_dir.join("pins.json");
-        let io = |source| PinsError::Io {
-            path: path.clone(),
+        fs::create_dir_all(state_dir).map_err(|source| PinsError::Io {
+            path: state_dir.to_owned(),
             source,
-        };
-        fs::create_dir_all(state_dir).map_err(io)?;
+        })?;
+        Ok(Self {
+            own: List::open(state_dir.join("pins.json"))?,
+            fleet: List::open(state_dir.join("fleet-pins.json"))?,
+        })
+    }
+
+    /// All names, sorted, each once.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.own.names.union(&self.fleet.names).map(String::as_str)
+    }
+
+    /// Whether `name` is pinned, by whomever.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.own.names.contains(name) || self.is_fleets(name)
+    }
+
+    /// Whether `name` is pinned for the whole fleet.
+    #[must_use]
+    pub fn is_fleets(&self, name: &str) -> bool {
+        self.fleet.names.contains(name)
+    }
+
+    /// Adds a name of this agent's own; false when it was there.
+    ///
+    /// # Errors
+    /// When the file cannot be written; nothing has changed then.
+    pub fn add(&mut self, name: &str) -> Result<bool, PinsError> {
+        let mut names = self.own.names.clone();
+        let added = names.insert(name.to_owned());
+        self.own.replace(names)?;
+        Ok(added)
+    }
+
+    /// Removes a name of this agent's own; false when it was not there.
+    ///
+    /// # Errors
+    /// When the file cannot be written; nothing has changed then.
+    pub fn remove(&mut self, name: &str) -> Result<bool, PinsError> {
+        let mut names = self.own.names.clone();
+        let removed = names.remove(name);
+        self.own.replace(names)?;
+        Ok(removed)
+    }
+
+    /// These are pinned for the whole fleet now.
+    ///
+    /// # Errors
+    /// When the file cannot be written. They count all the same: the control plane tells them again.
+    pub fn set_fleet(&mut self, names: BTreeSet<String>) -> Result<(), PinsError> {
+        let replaced = self.fleet.replace(names.clone());
+        self.fleet.names = names;
+        replaced
+    }
+}
+
+/// One file of names.
+#[derive(Debug)]
+struct List {
+    path: PathBuf,
+    names: BTreeSet<String>,
+}
+
+impl List {
+    fn open(path: PathBuf) -> Result<Self, PinsError> {
         let names = match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|source| PinsError::Corrupt {
                 path: path.clone(),
                 source,
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
-            Err(error) => return Err(io(error)),
+            Err(source) => return Err(PinsError::Io { path, source }),
         };
         Ok(Self { path, names })
-    }
-
-    /// The names, sorted.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().map(String::as_str)
-    }
-
-    /// Whether `name` is pinned.
-    #[must_use]
-    pub fn contains(&self, name: &str) -> bool {
-        self.names.contains(name)
-    }
-
-    /// Adds a name; false when it was there.
-    ///
-    /// # Errors
-    /// When the file cannot be written; nothing has changed then.
-    pub fn add(&mut self, name: &str) -> Result<bool, PinsError> {
-        let mut names = self.names.clone();
-        let added = names.insert(name.to_owned());
-        self.replace(names)?;
-        Ok(added)
-    }
-
-    /// Removes a name; false when it was not there.
-    ///
-    /// # Errors
-    /// When the file cannot be written; nothing has changed then.
-    pub fn remove(&mut self, name: &str) -> Result<bool, PinsError> {
-        let mut names = self.names.clone();
-        let removed = names.remove(name);
-        self.replace(names)?;
-        Ok(removed)
     }
 
     fn replace(&mut self, names: BTreeSet<String>) -> Result<(), PinsError> {
@@ -132,6 +164,27 @@ mod tests {
     fn a_corrupt_file_is_an_error_and_not_an_empty_list() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("pins.json"), "[\"/wor").unwrap();
+        assert!(matches!(Pins::open(dir.path()), Err(PinsError::Corrupt { .. })));
+    }
+
+    #[test]
+    fn the_fleets_pins_are_kept_apart_from_the_agents_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let mut pins = Pins::open(dir.path()).unwrap();
+        pins.add("/own").unwrap();
+        pins.add("/both").unwrap();
+        pins.set_fleet(names(&["/both", "/fleet"])).unwrap();
+        let mut pins = Pins::open(dir.path()).unwrap();
+        assert_eq!(pins.iter().collect::<Vec<_>>(), ["/both", "/fleet", "/own"]);
+        assert!(pins.is_fleets("/both") && !pins.is_fleets("/own"));
+        pins.set_fleet(BTreeSet::new()).unwrap();
+        assert_eq!(pins.iter().collect::<Vec<_>>(), ["/both", "/own"]);
+        // What cannot be remembered counts all the same.
+        fs::create_dir(dir.path().join("fleet-pins.json.new")).unwrap();
+        assert!(pins.set_fleet(names(&["/fleet"])).is_err() && pins.contains("/fleet"));
+        assert!(!Pins::open(dir.path()).unwrap().contains("/fleet"));
+        fs::write(dir.path().join("fleet-pins.json"), "?").unwrap();
         assert!(matches!(Pins::open(dir.path()), Err(PinsError::Corrupt { .. })));
     }
 

@@ -22,6 +22,7 @@ use super::catalog::rpc;
 use super::front::Front;
 use super::metrics::Metrics;
 use super::plugins::Plugins;
+use crate::adapters::fleet_pins::FleetPinsHandle;
 use crate::adapters::pins::{Pins, PinsError};
 use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::storage::{Storage, StorageError};
@@ -35,17 +36,17 @@ use graticule_proto::v1::AgentState;
 /// The service; clones share it.
 #[derive(Clone)]
 pub struct Admin {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    supervisor: Supervisor,
-    storage: Storage,
+pub(super) struct Inner {
+    pub(super) supervisor: Supervisor,
+    pub(super) storage: Storage,
     metrics: Arc<Metrics>,
     state: watch::Receiver<AgentState>,
     started: Instant,
-    pins: Mutex<Pins>,
-    names: watch::Sender<Vec<String>>,
+    pub(super) pins: Mutex<Pins>,
+    pub(super) names: watch::Sender<Vec<String>>,
     quarantine: QuarantineHandle,
     cache: Cache,
     plugins: Plugins,
@@ -61,26 +62,10 @@ impl Admin {
         front: Front,
         state: watch::Receiver<AgentState>,
         names: watch::Sender<Vec<String>>,
+        fleet: &FleetPinsHandle,
     ) -> Self {
         let (supervisor, storage) = (cache.supervisor.clone(), cache.storage.clone());
-        // A storage that is down is waited for once, and not for each project.
-        let looks = pins.iter().map(async |pin| {
-            let found = find(&storage, pin).await;
-            found.inspect_err(|status| {
-                tracing::error!(
-                    project = pin,
-                    problem = status.message(),
-                    "a pinned project is not there"
-                );
-            })
-        });
-        let found = futures::future::join_all(looks).await.into_iter().flatten();
-        let found: Vec<Pinned> = found
-            .map(|(name, project)| Pinned {
-                name: name.key().to_owned(),
-                project,
-            })
-            .collect();
+        let found = look(&storage, fleet, pins.iter()).await;
         names.send_replace(pins.iter().map(str::to_owned).collect());
         if !found.is_empty() {
             tracing::info!(projects = found.len(), "restoring pinned projects");
@@ -103,6 +88,26 @@ impl Admin {
             }),
         }
     }
+}
+
+/// Looks for pinned projects; what is wrong with those that are not found is noted.
+pub(super) async fn look(storage: &Storage, fleet: &FleetPinsHandle, pins: impl Iterator<Item = &str>) -> Vec<Pinned> {
+    // A storage that is down is waited for once, and not for each project.
+    let looks = pins.map(async |pin| {
+        let found = find(storage, pin).await;
+        found.inspect_err(|status| {
+            let problem = status.message();
+            tracing::error!(project = pin, problem, "a pinned project is not there");
+            fleet.lost([(pin.to_owned(), problem.to_owned())]);
+        })
+    });
+    let found = futures::future::join_all(looks).await.into_iter().flatten();
+    found
+        .map(|(name, project)| Pinned {
+            name: name.key().to_owned(),
+            project,
+        })
+        .collect()
 }
 
 pub(super) async fn find(storage: &Storage, name: &str) -> Result<(ProjectName, ProjectRef), Status> {
@@ -196,6 +201,8 @@ impl QgisAdmin for Admin {
         let (name, project) = find(&inner.storage, &request.into_inner().project).await?;
         let mut pins = inner.pins.lock().await;
         if pins.contains(name.key()) {
+            // One that the fleet has pinned becomes this agent's own besides, and stays when the fleet's ends.
+            pins.add(name.key()).map_err(disk)?;
             let cached = inner.supervisor.cached().await;
             let load_ms = cached
                 .iter()
@@ -242,6 +249,12 @@ impl QgisAdmin for Admin {
         let name = ProjectName::parse(&request.into_inner().project)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let mut pins = inner.pins.lock().await;
+        if pins.is_fleets(name.key()) {
+            return Err(Status::failed_precondition(format!(
+                "'{name}' is pinned for the whole fleet; use `control-plane pins remove {}`",
+                name.key()
+            )));
+        }
         let was_pinned = pins.remove(name.key()).map_err(disk)?;
         if was_pinned {
             inner.names.send_replace(pins.iter().map(str::to_owned).collect());

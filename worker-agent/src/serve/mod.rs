@@ -4,6 +4,7 @@ pub mod admin;
 pub mod answers;
 pub mod cache;
 pub mod catalog;
+pub mod fleet_pins;
 pub mod front;
 pub mod grpc;
 pub mod home;

@@ -1,5 +1,6 @@
 //! The agent's state as the control plane, `/readyz` and the health service are told of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use tonic_health::server::HealthReporter;
 use super::admin::Admin;
 use super::grpc::Grpc;
 use super::metrics::request_pressure;
+use crate::adapters::fleet_pins::FleetPinsHandle;
 use crate::adapters::supervisor::{Status, Supervisor};
 
 /// Whether the agent has been told to stop; clones share it.
@@ -39,19 +41,64 @@ pub struct Pins {
     pub names: watch::Receiver<Vec<String>>,
     /// From the start on.
     pub patience: Duration,
+    /// Those that were pinned when the agent started.
+    pub restored: Vec<String>,
+    /// How far what the control plane tells of pins has come.
+    pub fleet: FleetPinsHandle,
 }
 
-/// What the control plane is told. While the agent is `young`, pinned projects that cannot be found keep it from being
-/// ready.
+/// What is known of pins besides what the pool knows.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// The names of pinned projects.
+    pub names: Vec<String>,
+    /// Those that were pinned when the agent started.
+    pub restored: Vec<String>,
+    /// Why some could not be found.
+    pub lost: BTreeMap<String, String>,
+    /// The revision of the fleet's pins that `names` takes into account.
+    pub revision: u64,
+}
+
+impl Pins {
+    /// Has to be asked before the pool is: what the pool says then is of this revision, too.
+    fn known(&self) -> Known {
+        let revision = self.fleet.revision();
+        let names = self.names.borrow().clone();
+        let lost = names
+            .iter()
+            .filter_map(|name| Some((name.clone(), self.fleet.problem(name)?)));
+        Known {
+            lost: lost.collect(),
+            restored: self.restored.clone(),
+            revision,
+            names,
+        }
+    }
+}
+
+/// What the control plane is told. While the agent is `young`, projects that were pinned at its start and cannot be found
+/// keep it from being ready; one that was pinned since does not take it out of service.
 #[must_use]
-pub fn agent_state(status: &Status, draining: bool, pins: &[String], young: bool) -> AgentState {
+pub fn agent_state(status: &Status, draining: bool, pins: &Known, young: bool) -> AgentState {
     let view = &status.view;
     let missing: Vec<String> = pins
+        .names
         .iter()
         .filter(|pin| !status.found_pins.contains(pin))
         .cloned()
         .collect();
-    let ready = view.ready && (missing.is_empty() || !young);
+    let mut problems = status.pin_problems.clone();
+    problems.retain(|pin, _| pins.names.contains(pin));
+    problems.extend(missing.iter().map(|pin| {
+        let problem = pins.lost.get(pin).map_or(NOT_THERE, String::as_str);
+        (pin.clone(), problem.to_owned())
+    }));
+    let loaded = pins
+        .names
+        .iter()
+        .filter(|pin| status.held_pins.contains(pin) && !problems.contains_key(*pin));
+    let ready = view.ready && !(young && missing.iter().any(|pin| pins.restored.contains(pin)));
     let phase = if status.gave_up.is_some() {
         AgentPhase::Failing
     } else if draining {
@@ -72,7 +119,11 @@ pub fn agent_state(status: &Status, draining: bool, pins: &[String], young: bool
         degraded: view.degraded,
         request_pressure: request_pressure(status),
         generation: view.start.map_or(0, |start| start.generation()),
-        pins: if view.settled { pins.to_vec() } else { Vec::new() },
+        pins: if view.settled {
+            loaded.cloned().collect()
+        } else {
+            Vec::new()
+        },
         waits_for: if ready {
             Vec::new()
         } else if view.ready {
@@ -81,8 +132,13 @@ pub fn agent_state(status: &Status, draining: bool, pins: &[String], young: bool
             vec![WORKERS.to_owned()]
         },
         missing_pins: missing,
+        pin_problems: problems.into_iter().collect(),
+        pins_revision: pins.revision,
     }
 }
+
+/// Why a pinned project is missing that was there before.
+const NOT_THERE: &str = "the project is not there any more";
 
 /// What `/readyz` says while the pool is not up.
 pub const WORKERS: &str = "workers";
@@ -105,9 +161,10 @@ pub async fn follow(
     let started = Instant::now();
     let mut missed = Vec::new();
     loop {
+        let known = pins.known();
         let status = watch.borrow_and_update().clone();
         let young = started.elapsed() < pins.patience;
-        let state = agent_state(&status, draining.is_set(), &pins.names.borrow(), young);
+        let state = agent_state(&status, draining.is_set(), &known, young);
         if !young && state.missing_pins != missed {
             missed.clone_from(&state.missing_pins);
             if !missed.is_empty() {
@@ -164,38 +221,87 @@ fn service_name<S: tonic::server::NamedService>() -> &'static str {
 mod tests {
     use super::*;
 
+    fn known(names: &[&str]) -> Known {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        Known {
+            restored: names.clone(),
+            names,
+            ..Known::default()
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_loaded_or_found_is_told_with_its_reason_and_does_not_count_as_loaded() {
+        let mut status = Status::default();
+        (status.view.settled, status.view.ready) = (true, true);
+        status.found_pins = ["/good", "/bad", "/late"].map(str::to_owned).into();
+        status.held_pins = ["/good", "/bad"].map(str::to_owned).into();
+        let problem = |project: &str, problem: &str| (project.to_owned(), problem.to_owned());
+        status.pin_problems = [problem("/bad", "damaged"), problem("/other", "not pinned by name")].into();
+        let mut pins = known(&["/bad", "/gone", "/good", "/late", "/lost"]);
+        pins.restored.clear();
+        pins.lost = [problem("/lost", "there is no project"), problem("/good", "was away")].into();
+        pins.revision = 3;
+        let state = agent_state(&status, false, &pins, true);
+        assert_eq!((state.phase(), state.pins_revision), (AgentPhase::Ready, 3));
+        assert_eq!(state.pins, ["/good"]);
+        assert_eq!(state.missing_pins, ["/gone", "/lost"]);
+        let wanted = [
+            problem("/bad", "damaged"),
+            problem("/gone", NOT_THERE),
+            problem("/lost", "there is no project"),
+        ];
+        assert_eq!(state.pin_problems, wanted.into());
+    }
+
     #[test]
     fn the_worst_word_counts() {
         let mut status = Status::default();
-        assert_eq!(agent_state(&status, false, &[], true).phase(), AgentPhase::Starting);
+        assert_eq!(
+            agent_state(&status, false, &Known::default(), true).phase(),
+            AgentPhase::Starting
+        );
         status.view.ready = true;
-        assert_eq!(agent_state(&status, false, &[], true).phase(), AgentPhase::Ready);
-        assert_eq!(agent_state(&status, true, &[], true).phase(), AgentPhase::Draining);
+        assert_eq!(
+            agent_state(&status, false, &Known::default(), true).phase(),
+            AgentPhase::Ready
+        );
+        assert_eq!(
+            agent_state(&status, true, &Known::default(), true).phase(),
+            AgentPhase::Draining
+        );
         status.gave_up = Some(6.0);
-        assert_eq!(agent_state(&status, true, &[], true).phase(), AgentPhase::Failing);
+        assert_eq!(
+            agent_state(&status, true, &Known::default(), true).phase(),
+            AgentPhase::Failing
+        );
     }
 
     #[test]
     fn pins_are_told_once_every_worker_has_them() {
         let mut status = Status::default();
-        let pins = ["/world".to_owned()];
-        status.found_pins = pins.to_vec();
+        let pins = known(&["/world"]);
+        status.found_pins = pins.names.clone();
+        status.held_pins = pins.names.clone();
         assert!(agent_state(&status, false, &pins, true).pins.is_empty());
         status.view.settled = true;
-        assert_eq!(agent_state(&status, false, &pins, true).pins, pins);
+        assert_eq!(agent_state(&status, false, &pins, true).pins, pins.names);
     }
 
     #[test]
     fn a_young_agent_waits_for_pins_that_are_missing_and_an_older_one_names_them() {
         let mut status = Status::default();
         status.view.ready = true;
-        let pins = ["/world".to_owned()];
+        let pins = known(&["/world"]);
         let state = agent_state(&status, false, &pins, true);
         assert_eq!(
             (state.phase(), state.waits_for),
             (AgentPhase::Starting, vec![PINS.to_owned()])
         );
         let state = agent_state(&status, false, &pins, false);
-        assert_eq!((state.phase(), state.missing_pins), (AgentPhase::Ready, pins.to_vec()));
+        assert_eq!(
+            (state.phase(), state.missing_pins),
+            (AgentPhase::Ready, pins.names)
+        );
     }
 }

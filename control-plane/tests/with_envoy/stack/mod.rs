@@ -2,8 +2,9 @@
 //! attach over FleetLink and answer HTTP with their name. All on loopback, on ports of their own; every wait is bounded.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -49,6 +50,16 @@ impl Answer {
     }
 }
 
+/// A directory for one control plane's store, empty at first.
+pub fn store_dir() -> PathBuf {
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("store-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    // A process of the same number may have left one.
+    let _ = std::fs::remove_dir_all(&dir);
+    dir
+}
+
 /// Envoy with its control plane.
 pub struct Stack {
     pub config: Config,
@@ -66,6 +77,7 @@ impl Stack {
         let front = free_port();
         config.front.listen = front;
         config.fleet.sync_window = 0.3;
+        config.store.dir = store_dir();
         for listen in [
             &mut config.xds.listen,
             &mut config.fleet.listen,

@@ -62,6 +62,10 @@ pub struct Status {
     pub pinned: Vec<String>,
     /// The names of pinned projects that could be found.
     pub found_pins: Vec<String>,
+    /// The names of pinned projects that every worker that can serve holds.
+    pub held_pins: Vec<String>,
+    /// Why pinned projects cannot be loaded, by name.
+    pub pin_problems: BTreeMap<String, String>,
     /// How many projects could not be loaded when that was tried last.
     pub broken: usize,
 }
@@ -230,6 +234,11 @@ impl Supervisor {
     /// Sets the pinned projects, which every worker is to hold.
     pub fn set_pinned(&self, projects: Vec<Pinned>) {
         self.tell(Message::Pinned(projects));
+    }
+
+    /// Pins some projects and unpins others, by name; does not wait.
+    pub fn repin(&self, pin: Vec<Pinned>, unpin: Vec<String>) {
+        self.tell(Message::Repin { pin, unpin });
     }
 
     /// Adds a pinned project and waits until it has been loaded; gives how long that took, in milliseconds.

@@ -84,6 +84,11 @@ pub(super) enum Message {
         errand: Errand,
     },
     Pinned(Vec<Pinned>),
+    Repin {
+        pin: Vec<Pinned>,
+        /// Names.
+        unpin: Vec<String>,
+    },
     Pin {
         pinned: Pinned,
         reply: oneshot::Sender<Result<f64, String>>,
@@ -316,6 +321,7 @@ impl Task {
                     self.feed(Event::PreloadChanged);
                 }
             }
+            Message::Repin { pin, unpin } => self.repin(pin, &unpin),
             Message::Pin {
                 pinned: Pinned { name, project },
                 reply,
@@ -482,8 +488,10 @@ impl Task {
             return Some(next);
         }
         self.published = Some(now);
+        let view = self.pool.view(now);
         let status = Status {
-            view: self.pool.view(now),
+            held_pins: self.held_pins(&view),
+            view,
             pids: self
                 .slots
                 .iter()
@@ -493,6 +501,7 @@ impl Task {
             qgis: self.qgis.clone(),
             pinned: self.pins.iter().map(|pin| pin.uri.clone()).collect(),
             found_pins: self.found_pins(),
+            pin_problems: self.pin_problems(),
             broken: self.index.broken(),
         };
         self.publish.send_replace(Arc::new(status));

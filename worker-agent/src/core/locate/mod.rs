@@ -3,9 +3,7 @@
 //! Pure: names are checked and joined, nothing is opened. The adapter that opens what comes out of here still has to
 //! resolve symbolic links and see that the result lies under [`Candidates::fence`].
 //!
-//! `name` knows what a project may be called; here a name meets the search paths.
-
-mod name;
+//! [`graticule_daemon::project`] knows what a project may be called; here a name meets the search paths.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,8 +11,8 @@ use std::path::PathBuf;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::redact;
-pub use name::{MAX_NAME, MAX_SEGMENT, NameError, ProjectName, Suffix};
-use name::{check_characters, check_segment};
+pub use graticule_daemon::project::{MAX_NAME, MAX_SEGMENT, NameError, ProjectName, Suffix};
+use graticule_daemon::project::{check_characters, check_segment};
 
 /// In the URL of a store, stands for the project's name below the location.
 const PATH: &str = "path";

@@ -9,7 +9,7 @@ use crate::adapters::channel::Channel;
 use crate::adapters::supervisor::errand::{self, Errand};
 use crate::adapters::supervisor::{Cached, Holding, Pinned};
 use crate::core::message::ProjectRef;
-use crate::core::pool::{Chore, Event, Tended, WorkerId};
+use crate::core::pool::{Chore, Event, Tended, View, WorkerId};
 
 /// Versions of projects that nobody holds are forgotten above this number.
 const REMEMBERED: usize = 4096;
@@ -21,6 +21,24 @@ impl Task {
         self.pins = pins.into_iter().map(|pin| pin.project).collect();
     }
 
+    /// Pins some projects and unpins others. One that is pinned already is left as it is.
+    pub(super) fn repin(&mut self, pin: Vec<Pinned>, unpin: &[String]) {
+        let before = self.pins.clone();
+        let index = &self.index;
+        let stays = |pin: &ProjectRef| index.get(&pin.uri).is_none_or(|record| !unpin.contains(&record.name));
+        self.pins.retain(stays);
+        for Pinned { name, project } in pin {
+            if !self.pins.iter().any(|pin| pin.uri == project.uri) {
+                self.index.named(&project.uri, &name);
+                self.index.retried(&project.uri);
+                self.pins.push(project);
+            }
+        }
+        if self.pins != before {
+            self.feed(Event::PreloadChanged);
+        }
+    }
+
     /// The storage has this version of a project. What holds an older one loads it anew: a zygote by way of the next
     /// generation, a worker between requests. Both serve the old version until then.
     pub(super) fn seen(&mut self, project: &ProjectRef) {
@@ -28,7 +46,10 @@ impl Task {
         if let Some(pin) = self.pins.iter_mut().find(|pin| pin.uri == project.uri) {
             let newer = pin.version != project.version;
             pin.clone_from(project);
-            if preloaded {
+            // One that could not be loaded is held by nobody whom its new version could reach.
+            let failed = self.index.get(&project.uri).is_some_and(|it| !it.problem.is_empty());
+            let lacking = failed && !self.slots.values().any(|slot| slot.versions.contains_key(&project.uri));
+            if preloaded || lacking {
                 if newer {
                     tracing::info!(
                         project = project.uri,
@@ -197,6 +218,25 @@ impl Task {
     pub(super) fn found_pins(&self) -> Vec<String> {
         let name = |pin: &ProjectRef| self.index.get(&pin.uri).map(|record| record.name.clone());
         self.pins.iter().filter_map(name).collect()
+    }
+
+    /// The names of pinned projects that every worker that can serve holds.
+    pub(super) fn held_pins(&self, view: &View) -> Vec<String> {
+        let up = |state: &str| matches!(state, "idle" | "busy" | "cancelling");
+        let serving: Vec<_> = view.workers.iter().filter(|worker| up(worker.state)).collect();
+        let held = |uri: &String| !serving.is_empty() && serving.iter().all(|worker| worker.projects.contains(uri));
+        let records = self.pins.iter().filter(|pin| held(&pin.uri));
+        records
+            .filter_map(|pin| self.index.get(&pin.uri).map(|record| record.name.clone()))
+            .collect()
+    }
+
+    pub(super) fn pin_problems(&self) -> BTreeMap<String, String> {
+        let records = self.pins.iter().filter_map(|pin| self.index.get(&pin.uri));
+        records
+            .filter(|record| !record.problem.is_empty())
+            .map(|record| (record.name.clone(), record.problem.clone()))
+            .collect()
     }
 
     /// What each worker holds, at which version.

@@ -1,4 +1,4 @@
-//! A project's name as clients write it, checked and in one spelling.
+//! A project's name as clients write it, checked and in one spelling: the same in agents and in the control plane.
 //!
 //! A name is refused, not repaired, when it could mean something else to a file system, to a proxy or to a reader:
 //! parent directories, hidden files, backslashes, control and invisible characters, characters that only look like a
@@ -97,7 +97,8 @@ impl ProjectName {
         format!("{}{}", self.key, self.suffix.map_or("", Suffix::as_str))
     }
 
-    pub(super) fn segments(&self) -> impl Iterator<Item = &str> {
+    /// The parts between slashes, without suffix.
+    pub fn segments(&self) -> impl Iterator<Item = &str> {
         self.key[1..].split('/')
     }
 }
@@ -167,7 +168,11 @@ impl NameError {
     }
 }
 
-pub(super) fn check_characters(name: &str) -> Result<(), NameError> {
+/// Checks each character of a name.
+///
+/// # Errors
+/// Says which rule it breaks.
+pub fn check_characters(name: &str) -> Result<(), NameError> {
     let bytes = name.as_bytes();
     for (at, character) in name.char_indices() {
         let code = u32::from(character);
@@ -190,7 +195,11 @@ pub(super) fn check_characters(name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
-pub(super) fn check_segment(segment: &str) -> Result<(), NameError> {
+/// Checks one segment of a name.
+///
+/// # Errors
+/// Says which rule it breaks.
+pub fn check_segment(segment: &str) -> Result<(), NameError> {
     if segment == "." || segment == ".." {
         return Err(NameError::Traversal);
     }
