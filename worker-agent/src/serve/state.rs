@@ -299,9 +299,6 @@ mod tests {
             (AgentPhase::Starting, vec![PINS.to_owned()])
         );
         let state = agent_state(&status, false, &pins, false);
-        assert_eq!(
-            (state.phase(), state.missing_pins),
-            (AgentPhase::Ready, pins.names.clone())
-        );
+        assert_eq!((state.phase(), state.missing_pins), (AgentPhase::Ready, pins.names));
     }
 }
