@@ -85,7 +85,7 @@ fn said(agents: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn progress_follows_words_that_take_the_pin_into_account() {
-    let bound = control_plane(|_| {}).await;
+    let bound = control_plane(|config| config.fleet.sync_window = 0.0).await;
     let mut a = Link::attach(&bound, "a", 5100).await;
     let mut b = Link::attach(&bound, "b", 5101).await;
     for link in [&mut a, &mut b] {
