@@ -91,21 +91,30 @@ async fn capabilities_are_kept_confirmed_and_made_anew() {
     assert_eq!((how(&anew), served(agent).await), ("miss", after_one + 1));
 
     touch(&projects.path().join("world.qgs"));
-    let changed = stack.get(CAPS).await;
-    assert_eq!(how(&changed), "miss", "a new version never gets old answers");
     let version = "x-graticule-project-version";
-    assert_ne!(changed.header(version), miss.header(version));
+    until("the new version", async || {
+        let changed = stack.get(CAPS).await;
+        let is_new = changed.header(version) != miss.header(version);
+        // Until it is loaded, the old one is served and not kept.
+        assert!(is_new || how(&changed) == "miss", "{}", how(&changed));
+        is_new
+    })
+    .await;
     assert_eq!(how(&stack.get(CAPS).await), "hit");
 
     let info = cache(agent).await;
-    assert_eq!((info.entries, info.hits, info.misses, info.joined), (1, 6, 3, 0));
+    assert_eq!((info.entries, info.hits, info.joined), (1, 6, 0));
+    assert!(
+        info.misses >= 3,
+        "one more for each answer of the old version: {info:?}"
+    );
     assert!(
         info.bytes > miss.body.len() as u64 && info.bytes < info.max_bytes,
         "{info:?}"
     );
     let said = String::from_utf8(agent.cli(&["stats"]).stdout).unwrap();
     assert!(
-        said.contains("response cache: 1 answers") && said.contains("6 hits, 3 misses"),
+        said.contains("response cache: 1 answers") && said.contains(&format!("6 hits, {} misses", info.misses)),
         "{said}"
     );
     let metrics = agent.metrics().get("/metrics").await.text();

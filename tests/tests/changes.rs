@@ -153,6 +153,44 @@ async fn a_changed_data_file_makes_a_new_version() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_thousand_projects_one_that_changes_is_loaded_anew_and_no_other() {
+    let folder = Folder::new();
+    for number in 0..1000 {
+        // Nobody asks for them, so nobody looks into them.
+        let name = folder.path().join(format!("other{number:03}.qgs"));
+        fs::copy(parts::projects().join("points.qgs"), name).unwrap();
+    }
+    fs::copy(folder.path().join("world.qgs"), folder.path().join("second.qgs")).unwrap();
+    let stack = start(&folder).await;
+    let agent = &stack.agents[0];
+    for project in ["/world", "/second"] {
+        cli(agent, &["cache", "checkout", "--pull", project], 0);
+    }
+    let loads = async || {
+        let metrics = agent.metrics().get("/metrics").await.text();
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with("graticule_project_loads_total{result=\"ok\"}"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u32>().ok())
+            .unwrap_or_default()
+    };
+    let before = (loads().await, dump(agent));
+    folder.retitle("Touched");
+    until("the workers to hold the new version", async || {
+        let held = dump(agent);
+        held[0] == held[1] && held != before.1
+    })
+    .await;
+    // Long enough for another look at everything.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(
+        loads().await,
+        before.0 + 2,
+        "each of the two workers loaded one project"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_version_leaves_the_old_one_and_is_said_to_be() {
     let folder = Folder::new();
     let stack = start(&folder).await;

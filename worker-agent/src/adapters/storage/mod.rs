@@ -11,7 +11,7 @@ mod geopackage;
 mod postgresql;
 mod s3;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -141,6 +141,8 @@ struct Inner {
     known: Mutex<Known>,
     /// One look at a time for each name.
     looking: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Locations whose storage did not answer at the last look.
+    silent: Mutex<HashSet<String>>,
     timeout: Duration,
     /// The file system itself, when requests may name any file of it.
     direct: Option<directory::Directory>,
@@ -173,6 +175,7 @@ impl Storage {
             backends,
             known: Mutex::default(),
             looking: Mutex::default(),
+            silent: Mutex::default(),
             timeout,
             direct: surroundings
                 .any_file
@@ -344,14 +347,27 @@ impl Storage {
             Ok(Err(Trouble::Down(problem) | Trouble::Unusable(problem))) => Sight::Trouble(problem),
             Err(_) => Sight::Trouble(no_answer(self.inner.timeout)),
         };
-        if let Sight::Trouble(problem) = &sight {
-            tracing::warn!(project = %name, location = place.location, problem, "the storage does not answer");
-        }
+        self.log(name, &place.location, &sight);
         let sight = {
             let mut known = self.inner.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.saw(&name.spelled(), sight, Instant::now())
         };
         self.tell(name, place, sight)
+    }
+
+    /// Says when a storage falls silent and when it answers again, and not at every look between.
+    fn log(&self, name: &ProjectName, location: &str, sight: &Sight) {
+        let mut silent = self.inner.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        match sight {
+            Sight::Trouble(problem) if silent.insert(location.to_owned()) => {
+                tracing::warn!(project = %name, location, problem, "the storage does not answer");
+            }
+            Sight::Trouble(problem) => {
+                tracing::debug!(project = %name, location, problem, "the storage does not answer");
+            }
+            _ if silent.remove(location) => tracing::info!(location, "the storage answers again"),
+            _ => {}
+        }
     }
 
     fn tell(&self, name: &ProjectName, place: &Place, sight: Sight) -> Result<ProjectRef, StorageError> {
