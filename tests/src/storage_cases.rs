@@ -235,14 +235,17 @@ async fn a_change_is_served_and_no_request_fails_meanwhile(stack: &Stack, store:
     })
     .await;
     assert_ne!(before, after);
-    // Soon every worker has it.
+    until_everywhere(stack, Colour::Blue).await;
+}
+
+/// Workers load a new version one after the other; waits until all have it.
+async fn until_everywhere(stack: &Stack, colour: Colour) {
     until("every worker to have the new version", async || {
         let mut seen = BTreeSet::new();
         for _ in 0..6 {
-            let map = map(stack, "roads").await;
-            seen.insert(map.shows_one_of(&[Colour::Red, Colour::Blue]));
+            seen.insert(map(stack, "roads").await.shows_one_of(&Colour::ALL));
         }
-        seen == BTreeSet::from([Colour::Blue])
+        seen == BTreeSet::from([colour])
     })
     .await;
 }
@@ -282,10 +285,7 @@ async fn an_outage_costs_nothing_that_was_loaded(stack: &Stack, store: &mut impl
     let late = format!("late/{how:?}");
     store.put("roads", Colour::Red).await;
     store.put(&late, Colour::Blue).await;
-    until("the version of before the outage", async || {
-        map(stack, "roads").await.shows_one_of(&Colour::ALL) == Colour::Red
-    })
-    .await;
+    until_everywhere(stack, Colour::Red).await;
     store.stop(how).await;
     // For longer than what was seen is believed.
     let mut said = String::new();
