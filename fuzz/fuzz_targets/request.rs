@@ -8,7 +8,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use libfuzzer_sys::fuzz_target;
-use worker_agent::core::locate::{ProjectName, SearchPaths};
+use worker_agent::core::locate::{At, ProjectName, SearchPaths};
 use worker_agent::core::ogc::{Dialect, Incoming, Kind, OgcRequest, Origin, Refused};
 use worker_agent::core::ogc::{Forwarded, fingerprint, parse, upstream};
 
@@ -72,6 +72,9 @@ fn check_project(name: &ProjectName) {
     assert_eq!(ProjectName::parse(&name.spelled()).as_ref(), Ok(name));
     let paths = SearchPaths::new([("/", "/srv/all"), ("/maps/{user}", "/srv/{user}")]).expect("search paths");
     let found = paths.locate(name).expect("the root takes every name");
+    let At::Directory(found) = found.at else {
+        panic!("a directory stays one")
+    };
     for file in found.files {
         assert!(file.starts_with(&found.fence));
         assert!(
