@@ -98,6 +98,24 @@ struct Watcher {
 /// The projects in use: each name with the uri under which it is held, where it is.
 type InUse = BTreeMap<ProjectName, Option<String>>;
 
+/// Of the projects in use those that are asked for, or all of them when none is; and what is asked for and not in use.
+fn asked_for(in_use: InUse, projects: Vec<ProjectName>) -> InUse {
+    if projects.is_empty() {
+        return in_use;
+    }
+    let mut wanted = InUse::new();
+    for project in projects {
+        // Those in use have the file type in their names; who asks need not.
+        let held = in_use.iter().filter(|(name, _)| name.key() == project.key());
+        let held: InUse = held.map(|(name, uri)| (name.clone(), uri.clone())).collect();
+        if held.is_empty() {
+            wanted.insert(project, None);
+        }
+        wanted.extend(held);
+    }
+    wanted
+}
+
 impl Watcher {
     async fn run(self, mut asked: mpsc::Receiver<Ask>, every: Duration) {
         let mut directories = Directories::new();
@@ -127,12 +145,7 @@ impl Watcher {
                 }
                 ask = asked.recv() => {
                     let Some(Ask { projects, reply }) = ask else { break };
-                    let mut wanted = self.in_use().await;
-                    if !projects.is_empty() {
-                        let held = wanted;
-                        let uri = |name: &ProjectName| held.get(name).cloned().flatten();
-                        wanted = projects.into_iter().map(|name| (name.clone(), uri(&name))).collect();
-                    }
+                    let wanted = asked_for(self.in_use().await, projects);
                     drop(reply.send(self.look_at(wanted).await));
                 }
                 ended = async { while pool.changed().await.is_ok() {} } => {
@@ -284,5 +297,25 @@ impl Directories {
             }
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_found_among_what_is_in_use_whatever_its_file_type() {
+        let name = |text: &str| ProjectName::parse(text).unwrap();
+        let in_use = InUse::from([
+            (name("/a.qgs"), Some("/srv/a.qgs".to_owned())),
+            (name("/b.qgz"), Some("/srv/b.qgz".to_owned())),
+        ]);
+        assert_eq!(asked_for(in_use.clone(), Vec::new()), in_use);
+        let asked = asked_for(in_use, vec![name("/a"), name("/c")]);
+        assert_eq!(
+            asked,
+            InUse::from([(name("/a.qgs"), Some("/srv/a.qgs".to_owned())), (name("/c"), None)])
+        );
     }
 }

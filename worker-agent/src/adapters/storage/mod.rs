@@ -159,10 +159,7 @@ impl Storage {
         surroundings: &Surroundings,
     ) -> Result<Self, ConfigError> {
         let timeout = config.timeout()?;
-        let shared = Shared {
-            check_interval: config.check_interval()?,
-            postgresql: postgresql::Shared::new(config)?,
-        };
+        let shared = Shared::new(config)?;
         let mut backends = HashMap::new();
         for (location, root) in paths.iter() {
             backends.insert(
@@ -189,10 +186,7 @@ impl Storage {
     /// # Errors
     /// When a root cannot be meant; the text says which, and what to change.
     pub fn check(paths: &SearchPaths, config: &crate::config::Storage) -> Result<(), ConfigError> {
-        let shared = Shared {
-            check_interval: config.check_interval()?,
-            postgresql: postgresql::Shared::new(config)?,
-        };
+        let shared = Shared::new(config)?;
         for (location, root) in paths.iter() {
             match (root.scheme(), root) {
                 (Some(scheme), _) if config.custom.contains_key(scheme) => drop(custom::Custom::read(scheme, config)?),
@@ -399,6 +393,15 @@ fn no_answer(after: Duration) -> String {
 struct Shared {
     check_interval: Duration,
     postgresql: postgresql::Shared,
+}
+
+impl Shared {
+    fn new(config: &crate::config::Storage) -> Result<Self, ConfigError> {
+        Ok(Self {
+            check_interval: config.check_interval()?,
+            postgresql: postgresql::Shared::new(config)?,
+        })
+    }
 }
 
 fn backend(

@@ -2,8 +2,9 @@
 //!
 //! One worker loads at a time, so that the others serve. Loading goes before what waits for a worker: in a pool that is
 //! never idle a change would else never be seen. A project that only one worker holds is loaded by another, and dropped by
-//! the first after that: so the old version is served until the new one is there, however long that takes. A version that cannot be loaded leaves the old one where it is held,
-//! and requests then wait for a worker that holds it as long as there is one.
+//! the first after that: so the old version is served until the new one is there, however long that takes. A version that
+//! cannot be loaded leaves the old one where it is held, and requests then wait for a worker that holds it as long as there
+//! is one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
