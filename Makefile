@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PARTS := .parts
 PYTHON := /usr/bin/python3
 FUZZ_SECONDS ?= 600
-BENCH ?= replacement memory fleet answers fairness catalog pinning
+BENCH ?= replacement memory fleet answers fairness catalog pinning word xds
 
 .PHONY: help parts parts-test parts-bench projects build demo test test-docker bench fuzz lint clean
 

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "graticule/v1/fleet.proto",
+    "graticule/v1/fleet_admin.proto",
     "graticule/v1/qgis_admin.proto",
     "graticule/v1/qgis_server.proto",
 ];

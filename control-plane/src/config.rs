@@ -1,21 +1,64 @@
 //! The control plane's configuration: one typed tree with defaults. How its layers (file, environment) come together
 //! is the business of `graticule_daemon::config`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use graticule_daemon::access::Access;
+use graticule_daemon::config::Alias;
 use graticule_daemon::telemetry::Logging;
+use graticule_daemon::tls::{TlsError, TlsServer};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::core::fleet::Timing;
+use crate::core::routing;
+
+mod balance;
+mod fragments;
+mod front;
+mod pools;
+mod tls;
+mod views;
+
+pub use balance::{Ejection, HealthCheck, MOST_REPLICAS};
+pub use fragments::Fragment;
+pub use front::{Algorithm, Compression, Front, Limits};
+pub use pools::{Cors, Origins, Pool, PoolRoute, Rate, Routed, routed};
+pub use tls::{FrontTls, MinVersion};
+pub use views::{UnusableView, View};
+
+/// Names that QJazz has for keys of ours; docs/from-qjazz.md lists them with the rest.
+pub const ALIASES: &[Alias] = &[
+    Alias {
+        name: "server.address",
+        key: "front.listen",
+    },
+    Alias {
+        name: "server.backends_request_timeout",
+        key: "front.request_timeout",
+    },
+    Alias {
+        name: "server.enable_tls",
+        key: "front.tls.enabled",
+    },
+    Alias {
+        name: "server.tls_cert_file",
+        key: "front.tls.cert_file",
+    },
+    Alias {
+        name: "server.tls_key_file",
+        key: "front.tls.key_file",
+    },
+];
 
 /// The pool that agents belong to unless they say otherwise.
 pub const DEFAULT_POOL: &str = "default";
 
 /// Everything that can be configured. Times are in seconds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// What is logged, and how.
@@ -26,22 +69,30 @@ pub struct Config {
     pub fleet: FleetConfig,
     /// The port for Prometheus and people.
     pub status: Status,
-    /// Where the fleet's pins are kept.
+    /// Where pins, settings and the quarantine are kept.
     pub store: StoreConfig,
     /// What Envoy does for clients.
     pub front: Front,
-    /// Pools of agents and the hosts they serve, by pool name. None at all means one pool, `default`, for every host.
+    /// Pools of agents and what requests they serve, by pool name. None at all means one pool, `default`, for every host.
     pub pools: BTreeMap<String, Pool>,
+    /// Envoys that are told something else than the rest, by the name of the view.
+    pub views: BTreeMap<String, View>,
+    /// Envoy's configuration in its own words, for what has no key here, by names of your own.
+    pub fragments: BTreeMap<String, Fragment>,
 }
 
 /// `[xds]`: the port for Envoy.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Xds {
     /// Where Envoy finds its configuration (gRPC).
     pub listen: SocketAddr,
     /// Envoys whose `node.cluster` is this are served, others wait; empty serves all.
     pub node_cluster: String,
+    /// TLS of the port.
+    pub tls: TlsServer,
+    /// Who may do what on it. Envoys have the role `peer`.
+    pub access: Access,
 }
 
 impl Default for Xds {
@@ -49,22 +100,31 @@ impl Default for Xds {
         Self {
             listen: loopback(18000),
             node_cluster: "graticule".to_owned(),
+            tls: TlsServer::default(),
+            access: Access::default(),
         }
     }
 }
 
 /// `[fleet]`: the port for agents and tools, and the patience with agents.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FleetConfig {
     /// Where agents attach and tools ask (gRPC).
     pub listen: SocketAddr,
     /// How long an agent whose stream broke is still told to Envoy; 0 to 60.
+    #[schemars(range(min = 0, max = 60))]
     pub disconnect_grace: f64,
     /// How long after its start the control plane listens to agents before it tells Envoy anything; 0 to 60.
+    #[schemars(range(min = 0, max = 60))]
     pub sync_window: f64,
     /// How long an agent may say nothing until its stream counts as broken; 6 to 600, for agents speak every 5.
+    #[schemars(range(min = 6, max = 600))]
     pub silence_limit: f64,
+    /// TLS of the port.
+    pub tls: TlsServer,
+    /// Who may do what on it. Agents have the role `peer`.
+    pub access: Access,
 }
 
 impl Default for FleetConfig {
@@ -74,12 +134,14 @@ impl Default for FleetConfig {
             disconnect_grace: 0.5,
             sync_window: 2.0,
             silence_limit: 15.0,
+            tls: TlsServer::default(),
+            access: Access::default(),
         }
     }
 }
 
 /// `[status]`: the port for Prometheus and people.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Status {
     /// Where `/metrics`, `/healthz`, `/readyz` and the status page are (HTTP).
@@ -95,61 +157,34 @@ impl Default for Status {
 }
 
 /// `[store]`: what outlives the control plane.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
-    /// The directory for the fleet's pins; empty for one of the user's own.
+    /// The directory for pins, settings and the quarantine; empty for one of the user's own.
     pub dir: PathBuf,
+    /// A PostgreSQL database in the directory's place, which several control planes share, such as
+    /// `postgresql://graticule:secret@db/fleet`; empty: the directory.
+    pub url: String,
+    /// The PEM file of the authorities that may have signed the database's certificate; empty: the system's.
+    pub ca_file: PathBuf,
 }
 
-/// `[front]`: what Envoy does for clients.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Front {
-    /// Where Envoy takes clients' requests (HTTP).
-    pub listen: SocketAddr,
-    /// Proxies in front of Envoy whose `X-Forwarded-*` headers are believed. With 0, what clients send of them is
-    /// dropped.
-    pub trusted_hops: u32,
-    /// How long a request may take until its answer has been delivered; above 0, and longer than the agents'
-    /// `server.timeout`, so that it is the agent that says what was late.
-    pub request_timeout: f64,
-    /// How long an agent may take to accept a connection until another one is tried; above 0.
-    pub connect_timeout: f64,
-    /// Whether a project's requests go to one agent as long as that has room for them, so that few agents load it. Without,
-    /// each goes to the agent with the fewest in flight: for a few projects that every worker holds anyway.
-    pub affinity: bool,
-    /// Where Envoy writes one line of JSON for each request: a file's path, `stdout`, or empty for nowhere.
-    pub access_log: String,
-}
-
-impl Default for Front {
-    fn default() -> Self {
-        let access_log = String::new();
-        Self {
-            listen: loopback(9080),
-            trusted_hops: 0,
-            request_timeout: 60.0,
-            connect_timeout: 0.5,
-            affinity: true,
-            access_log,
+impl StoreConfig {
+    fn check(&self) -> Result<(), Unusable> {
+        let known = ["postgresql://", "postgres://"]
+            .iter()
+            .any(|scheme| self.url.starts_with(scheme));
+        if !self.url.is_empty() && !known {
+            return Err(Unusable::StoreUrl(
+                "begins with no known scheme, give it as postgresql://USER:PASSWORD@HOST/DATABASE",
+            ));
         }
-    }
-}
-
-/// `[pools.NAME]`: the hosts whose requests go to a pool.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Pool {
-    /// Host names as clients write them, without port; `*.example.org` and `*` are allowed. No two pools share one.
-    pub hosts: Vec<String>,
-}
-
-impl Default for Pool {
-    fn default() -> Self {
-        Self {
-            hosts: vec!["*".to_owned()],
+        if !self.url.is_empty() && !self.dir.as_os_str().is_empty() {
+            return Err(Unusable::StoreUrl(
+                "and `store.dir` are both set, the store is in one place: remove one of them",
+            ));
         }
+        Ok(())
     }
 }
 
@@ -178,14 +213,31 @@ pub enum Unusable {
     /// A pool that no request can reach.
     #[error("`pools.{0}.hosts` is empty or has an empty name, give the pool at least one host, or remove it")]
     NoHost(String),
-    /// A host that would lead to two pools.
-    #[error("the host `{host}` is listed twice, the second time for pool `{pool}`; a host leads to one pool")]
-    HostTwice {
-        /// The host.
-        host: String,
-        /// The second pool.
-        pool: String,
+    /// A store that is in two places, or in none that is known.
+    #[error("`store.url` {0}")]
+    StoreUrl(&'static str),
+    /// A pool that claims no path.
+    #[error("`pools.{0}.routes` is empty, leave it out for every path, or remove the pool")]
+    NoRoute(String),
+    /// Routes that cannot be told apart.
+    #[error(transparent)]
+    Routes(routing::Conflict),
+    /// A value that types allow and that cannot be used.
+    #[error("`{key}` has `{value}`: {problem}")]
+    Value {
+        /// The key.
+        key: String,
+        /// The value, or the part of it that is meant.
+        value: String,
+        /// What is wrong, and what to change.
+        problem: String,
     },
+    /// Something of TLS or access.
+    #[error("{0}")]
+    Tls(TlsError),
+    /// Something in a view.
+    #[error(transparent)]
+    View(#[from] UnusableView),
 }
 
 impl Config {
@@ -211,22 +263,12 @@ impl Config {
                 });
             }
         }
-        let mut hosts = BTreeSet::new();
-        for (name, pool) in &self.pools {
-            if !is_plain_name(name) {
-                return Err(Unusable::PoolName(name.clone()));
-            }
-            if pool.hosts.is_empty() || pool.hosts.iter().any(String::is_empty) {
-                return Err(Unusable::NoHost(name.clone()));
-            }
-            if let Some(host) = pool.hosts.iter().find(|host| !hosts.insert(host.to_lowercase())) {
-                return Err(Unusable::HostTwice {
-                    host: host.clone(),
-                    pool: name.clone(),
-                });
-            }
-        }
-        Ok(())
+        self.store.check()?;
+        self.front.check()?;
+        pools::check(&self.pools)?;
+        fragments::check(self)?;
+        self.check_tls()?;
+        Ok(self.check_views()?)
     }
 
     /// The pools with their hosts; the one for everything when none is configured.
@@ -311,6 +353,16 @@ mod tests {
             "connect_timeout",
             "affinity",
             "access_log",
+            "timeouts",
+            "response_headers",
+            "algorithms",
+            "min_size",
+            "content_types",
+            "max_body_size",
+            "max_url_length",
+            "max_header_size",
+            "max_headers",
+            "max_connections",
         ] {
             assert!(tree.contains(&format!("\n{key} = ")), "`{key}` is not documented");
         }
@@ -339,6 +391,7 @@ mod tests {
         let two = |a: &str, b: &str| {
             let pool = |host: &str| Pool {
                 hosts: vec![host.to_owned()],
+                ..Pool::default()
             };
             let pools = BTreeMap::from([("a".to_owned(), pool(a)), ("b".to_owned(), pool(b))]);
             Config {
@@ -348,7 +401,7 @@ mod tests {
             .check()
         };
         assert_eq!(two("x.org", "y.org"), Ok(()));
-        assert!(matches!(two("x.org", "X.org"), Err(Unusable::HostTwice { .. })));
+        assert!(matches!(two("x.org", "X.org"), Err(Unusable::Routes(_))));
         assert!(matches!(two("x.org", ""), Err(Unusable::NoHost(_))));
         let pools = BTreeMap::from([("a/b".to_owned(), Pool::default())]);
         assert!(matches!(

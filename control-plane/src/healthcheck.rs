@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use graticule_cli::Failure;
 
 /// How long each step may take: connecting, sending, reading.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -28,8 +29,11 @@ pub struct Health {
 /// When nobody answers there, or not as a control plane does.
 pub fn ask(listen: SocketAddr) -> anyhow::Result<Health> {
     let address = SocketAddr::new(reached(listen.ip()), listen.port());
-    let answer = exchange(address)
-        .with_context(|| format!("no control plane answers at {address} (status.listen): is it running?"))?;
+    let answer = exchange(address).map_err(|error| {
+        Failure::Unreachable(format!(
+            "no control plane answers at {address} (status.listen): is it running? ({error})"
+        ))
+    })?;
     read(&answer).with_context(|| format!("what answers at {address} (status.listen) is no control plane"))
 }
 

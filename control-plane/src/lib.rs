@@ -2,7 +2,7 @@
 //! what.
 //!
 //! ```text
-//! agents ─▶ serve::fleet_link ─▶ core::fleet ─▶ adapters::envoy ─▶ core::delta ─▶ serve::ads ─▶ Envoy
+//! agents ─▶ serve::fleet_link ─▶ core::fleet ─▶ adapters::envoy ─▶ core::ads ─▶ serve::ads ─▶ Envoy
 //!            (sockets)            (who is there)  (resources)        (per client)   (sockets)
 //! ```
 //!
@@ -15,5 +15,6 @@ pub mod core;
 pub mod metrics;
 pub mod serve;
 
+pub use adapters::layers::Layers;
 pub use config::Config;
-pub use serve::bound::{Bound, BuildError, build};
+pub use serve::bound::{Bound, BuildError, build, build_from, check_files};

@@ -2,7 +2,9 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+use crate::adapters::store;
 use crate::core::fleet::Phase;
+use crate::core::placement::Reason;
 use crate::core::resources::Kind;
 
 /// Agents, by the phase they last said.
@@ -15,12 +17,34 @@ pub const AGENTS_ASTRAY: &str = "graticule_cp_agents_astray";
 pub const SNAPSHOTS: &str = "graticule_cp_snapshots_total";
 /// Snapshots that were inconsistent and so were not published.
 pub const SNAPSHOTS_REFUSED: &str = "graticule_cp_snapshots_inconsistent_total";
+/// Pools whose agents may take longer than configured for Envoy.
+pub const TIMEOUTS_RAISED: &str = "graticule_cp_timeouts_raised";
 /// Requests that killed workers, by whether they are refused or only suspected.
 pub const QUARANTINE: &str = "graticule_cp_quarantine_entries";
 /// Pins of the fleet.
 pub const FLEET_PINS: &str = "graticule_fleet_pins";
 /// Pins of the fleet that some agent does not have loaded.
 pub const FLEET_PINS_LACKING: &str = "graticule_fleet_pins_lacking";
+/// Projects that are not left to Envoy's hash.
+pub const PLACED: &str = "graticule_cp_placed_projects";
+/// Changes of which agents serve a project, by their reason.
+pub const PLACEMENT_MOVES: &str = "graticule_cp_placement_moves_total";
+/// Agents that get less than the others of their pool.
+pub const AGENTS_SPARED: &str = "graticule_cp_agents_spared";
+/// Addresses that pools list, or that the names resolve to that they list.
+pub const ADDRESSES: &str = "graticule_cp_addresses";
+/// Calls that were carried to agents over their streams, by how they ended.
+pub const AGENT_CALLS: &str = "graticule_cp_agent_calls_total";
+/// How calls of agents end: well, with the agent's refusal, with its stream, past their deadline, or unwanted.
+pub const OUTCOMES: [&str; 5] = ["ok", "refused", "lost", "late", "cancelled"];
+/// Changes of the configuration, by what became of them.
+pub const CONFIG_CHANGES: &str = "graticule_cp_config_changes_total";
+/// Whether the last try to change the configuration was refused.
+pub const CONFIG_REFUSED: &str = "graticule_cp_config_refused";
+/// Writes to the store, by document and by what became of them.
+pub const STORE_WRITES: &str = "graticule_cp_store_writes_total";
+/// Whether the store does not answer.
+pub const STORE_AWAY: &str = "graticule_cp_store_away";
 /// Envoys attached.
 pub const CLIENTS: &str = "graticule_xds_clients";
 /// Envoys that came with an unknown node and wait.
@@ -45,12 +69,32 @@ pub struct Metrics {
     pub snapshots: IntCounter,
     /// See [`SNAPSHOTS_REFUSED`].
     pub snapshots_refused: IntCounter,
+    /// See [`TIMEOUTS_RAISED`].
+    pub timeouts_raised: IntGauge,
     /// See [`QUARANTINE`].
     pub quarantine: IntGaugeVec,
     /// See [`FLEET_PINS`].
     pub fleet_pins: IntGauge,
     /// See [`FLEET_PINS_LACKING`].
     pub fleet_pins_lacking: IntGauge,
+    /// See [`PLACED`].
+    pub placed: IntGauge,
+    /// See [`PLACEMENT_MOVES`].
+    pub placement_moves: IntCounterVec,
+    /// See [`AGENTS_SPARED`].
+    pub agents_spared: IntGauge,
+    /// See [`ADDRESSES`].
+    pub addresses: IntGauge,
+    /// See [`AGENT_CALLS`].
+    pub agent_calls: IntCounterVec,
+    /// See [`CONFIG_CHANGES`].
+    pub config_changes: IntCounterVec,
+    /// See [`CONFIG_REFUSED`].
+    pub config_refused: IntGauge,
+    /// See [`STORE_WRITES`].
+    pub store_writes: IntCounterVec,
+    /// See [`STORE_AWAY`].
+    pub store_away: IntGauge,
     /// See [`CLIENTS`].
     pub clients: IntGauge,
     /// See [`UNKNOWN_NODES`].
@@ -84,6 +128,10 @@ impl Metrics {
             agents_astray: gauge(AGENTS_ASTRAY, "Agents whose pool is not configured (agents).")?,
             snapshots: counter(SNAPSHOTS, "Changed snapshots published to Envoys (snapshots).")?,
             snapshots_refused: counter(SNAPSHOTS_REFUSED, "Snapshots withheld as inconsistent (snapshots).")?,
+            timeouts_raised: gauge(
+                TIMEOUTS_RAISED,
+                "Pools whose agents may take longer than their configured timeouts, so that Envoy waits longer (pools).",
+            )?,
             quarantine: gauges(
                 QUARANTINE,
                 "Requests that killed workers of the fleet, refused or suspected (fingerprints).",
@@ -94,6 +142,57 @@ impl Metrics {
                 FLEET_PINS_LACKING,
                 "Pins of the fleet that some agent does not have loaded (pins).",
             )?,
+            placed: gauge(PLACED, "Projects that are not left to Envoy's hash (projects).")?,
+            placement_moves: registered(
+                registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        PLACEMENT_MOVES,
+                        "Changes of which agents serve a project, by their reason (changes).",
+                    ),
+                    &["reason"],
+                )?,
+            )?,
+            agents_spared: gauge(
+                AGENTS_SPARED,
+                "Agents that get fewer requests than the others of their pool because they are strained (agents).",
+            )?,
+            addresses: gauge(
+                ADDRESSES,
+                "Addresses of agents that pools list or that listed names resolve to (addresses).",
+            )?,
+            agent_calls: registered(
+                registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        AGENT_CALLS,
+                        "Calls carried to agents over their streams, by how they ended (calls).",
+                    ),
+                    &["result"],
+                )?,
+            )?,
+            config_changes: registered(
+                registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        CONFIG_CHANGES,
+                        "Tries to change the configuration of the running control plane (changes).",
+                    ),
+                    &["result"],
+                )?,
+            )?,
+            config_refused: gauge(
+                CONFIG_REFUSED,
+                "1 while the configuration file, as it is now, is refused (0 or 1).",
+            )?,
+            store_writes: registered(
+                registry,
+                IntCounterVec::new(
+                    Opts::new(STORE_WRITES, "Documents written to the store, or not (writes)."),
+                    &["document", "result"],
+                )?,
+            )?,
+            store_away: gauge(STORE_AWAY, "1 while the store cannot be read or written (0 or 1).")?,
             clients: gauge(CLIENTS, "Envoys attached (streams).")?,
             unknown_nodes: counter(
                 UNKNOWN_NODES,
@@ -108,8 +207,22 @@ impl Metrics {
                 counters.with_label_values(&[kind.name()]);
             }
         }
+        for result in ["applied", "unchanged", "refused"] {
+            metrics.config_changes.with_label_values(&[result]);
+        }
+        for document in store::Kind::ALL {
+            for result in ["ok", "conflict", "failed"] {
+                metrics.store_writes.with_label_values(&[document.name(), result]);
+            }
+        }
         for phase in Phase::ALL {
             metrics.agents.with_label_values(&[phase.name()]);
+        }
+        for reason in Reason::ALL {
+            metrics.placement_moves.with_label_values(&[reason.name()]);
+        }
+        for result in OUTCOMES {
+            metrics.agent_calls.with_label_values(&[result]);
         }
         for state in ["refused", "suspected"] {
             metrics.quarantine.with_label_values(&[state]);

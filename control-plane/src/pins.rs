@@ -4,52 +4,59 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use graticule_proto::v1::fleet_admin_client::FleetAdminClient;
-use graticule_proto::v1::{AgentPin, FleetPinRequest, ListPinsReply, ListPinsRequest};
-use serde_json::json;
-use tonic::transport::{Channel, Endpoint};
+use graticule_cli::{Failure, Ink, Progress, exit, row, say, table};
+use graticule_proto::v1::{AgentPin, FleetPinProgress, FleetPinRequest, ListPinsReply, ListPinsRequest};
+use serde_json::{Value, json};
 
-use crate::EXIT_REFUSED;
-
-/// A control plane that has not taken the connection after this long is not there.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::target::{Target, said};
 
 /// Which pin of which control plane.
 #[derive(Debug, clap::Args)]
 pub struct Which {
-    /// The project as clients name it, such as /world.
+    /// The project as clients name it, such as /world
     project: String,
-    /// The agents of this pool only; else of every pool.
-    #[arg(long, value_name = "POOL", default_value = "")]
+    /// The agents of this pool only; else of every pool
+    #[arg(long, value_name = "POOL", default_value = "", hide_default_value = true)]
     pool: String,
     #[command(flatten)]
     target: Target,
 }
 
-/// Whom to ask.
-#[derive(Debug, clap::Args)]
-pub struct Target {
-    /// The control plane's port for agents and tools (fleet.listen).
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:18001")]
-    host: String,
+impl Which {
+    fn request(&self) -> FleetPinRequest {
+        let (project, pool) = (self.project.clone(), self.pool.clone());
+        FleetPinRequest {
+            project,
+            pool,
+            replicas: 0,
+        }
+    }
 }
 
 /// `control-plane pins …`
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Show every pin of the fleet and the agents that lack it. Example: control-plane pins list
+    /// Show every pin of the fleet and the agents that lack it
+    #[command(after_help = "Example: control-plane pins list --json")]
     List {
-        /// As JSON, with every agent.
-        #[arg(long)]
-        json: bool,
         #[command(flatten)]
         target: Target,
     },
-    /// Have every agent keep a project loaded, and show how each gets on; exits 1 when one cannot. Example: control-plane pins add /world
-    Add(Which),
-    /// End a pin of the fleet; what agents have pinned for themselves stays. Example: control-plane pins remove /world
+    /// Have every agent keep a project loaded, and show how each gets on
+    #[command(after_help = "\
+Exits 1 when an agent cannot, and names it; the others have the project then.
+
+Example: control-plane pins add /world --pool maps")]
+    Add {
+        #[command(flatten)]
+        which: Which,
+        /// By how many agents of a pool it is served: these, two at least, keep it loaded; else all, or pools.NAME.replicas
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), default_value = None)]
+        replicas: Option<u32>,
+    },
+    /// End a pin of the fleet; what agents have pinned for themselves stays
+    #[command(after_help = "Example: control-plane pins remove /world")]
     Remove(Which),
 }
 
@@ -60,82 +67,125 @@ pub enum Command {
 #[tokio::main(flavor = "current_thread")]
 pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::List { json, target } => list(&target.host, json).await,
-        Command::Add(which) => add(which).await,
-        Command::Remove(which) => remove(which).await,
+        Command::List { target } => list(&target).await,
+        Command::Add { which, replicas } => add(&which, replicas.unwrap_or_default()).await,
+        Command::Remove(which) => remove(&which).await,
     }
 }
 
-async fn connect(host: &str) -> anyhow::Result<FleetAdminClient<Channel>> {
-    let endpoint = Endpoint::from_shared(format!("http://{host}"))
-        .map_err(|_| anyhow::anyhow!("--host `{host}`: expected HOST:PORT, such as 127.0.0.1:18001"))?;
-    let channel = endpoint.connect_timeout(PATIENCE).connect().await.map_err(|_| {
-        anyhow::anyhow!(
-            "no control plane answers at {host}: is it running, and is this its port for tools (fleet.listen)?"
-        )
-    })?;
-    Ok(FleetAdminClient::new(channel))
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "as map_err wants it")]
-fn said(status: tonic::Status) -> anyhow::Error {
-    anyhow::anyhow!("the control plane refused: {}", status.message())
-}
-
-async fn list(host: &str, json: bool) -> anyhow::Result<ExitCode> {
-    let reply = connect(host).await?.list_pins(ListPinsRequest {}).await.map_err(said)?;
-    let reply = reply.into_inner();
-    print!("{}", if json { as_json(&reply) } else { as_table(&reply) });
+async fn list(target: &Target) -> anyhow::Result<ExitCode> {
+    let reply = target.admin().await?.list_pins(ListPinsRequest {}).await;
+    let reply = reply.map_err(said)?.into_inner();
+    say(&if target.json {
+        format!("{:#}\n", as_json(&reply))
+    } else {
+        as_table(Ink::of_stdout(), &reply)
+    });
     Ok(ExitCode::SUCCESS)
 }
 
-async fn remove(which: Which) -> anyhow::Result<ExitCode> {
-    let mut client = connect(&which.target.host).await?;
-    let (project, pool) = (which.project, which.pool);
-    let reply = client.unpin_project(FleetPinRequest { project, pool }).await;
+async fn remove(which: &Which) -> anyhow::Result<ExitCode> {
+    let reply = which.target.admin().await?.unpin_project(which.request()).await;
     let reply = reply.map_err(said)?.into_inner();
     let ended = if reply.was_pinned {
         "is no longer pinned"
     } else {
         "was not pinned"
     };
-    println!("{} {ended} for the fleet", reply.project);
+    say(&if which.target.json {
+        format!(
+            "{:#}\n",
+            json!({"project": reply.project, "was_pinned": reply.was_pinned})
+        )
+    } else {
+        format!("{} {ended} for the fleet\n", reply.project)
+    });
     Ok(ExitCode::SUCCESS)
 }
 
-async fn add(which: Which) -> anyhow::Result<ExitCode> {
-    let mut client = connect(&which.target.host).await?;
-    let (project, pool) = (which.project, which.pool);
-    let stream = client.pin_project(FleetPinRequest { project, pool }).await;
+async fn add(which: &Which, replicas: u32) -> anyhow::Result<ExitCode> {
+    let request = FleetPinRequest {
+        replicas,
+        ..which.request()
+    };
+    let stream = which.target.admin().await?.pin_project(request).await;
     let mut stream = stream.map_err(said)?.into_inner();
-    let mut agents: BTreeMap<String, AgentPin> = BTreeMap::new();
-    let (mut name, mut first) = (String::new(), true);
+    let bar = Progress::new(1, &format!("{} on every agent", which.project));
+    let mut all = Agents::default();
     while let Some(progress) = stream.message().await.map_err(said)? {
-        name = progress.project;
-        if std::mem::take(&mut first) {
-            let before = if progress.already { " as before" } else { "" };
-            println!("{name} is pinned for {}{before}", whom(&progress.pool));
+        let (done, ended) = (progress.done, progress.ended);
+        for line in all.hear(progress) {
+            if !which.target.json {
+                bar.say(&line);
+            }
+        }
+        bar.at(all.settled(), all.agents.len());
+        if ended {
+            anyhow::bail!("the pin of {} was ended meanwhile", all.project);
+        }
+        if done {
+            drop(bar);
+            return Ok(all.tell(which.target.json));
+        }
+    }
+    let project = all.project;
+    let gone = format!("the control plane went away; {project} stays pinned, see `control-plane pins list`");
+    Err(Failure::Unreachable(gone).into())
+}
+
+/// How every agent gets on with a pin.
+#[derive(Debug, Default)]
+struct Agents {
+    project: String,
+    pool: String,
+    already: bool,
+    heard: bool,
+    agents: BTreeMap<String, AgentPin>,
+}
+
+impl Agents {
+    /// Takes what is new; gives lines for people. Who cannot is left to the verdict, where the reason stands.
+    fn hear(&mut self, progress: FleetPinProgress) -> Vec<String> {
+        let mut lines = Vec::new();
+        self.project = progress.project;
+        if !std::mem::replace(&mut self.heard, true) {
+            (self.pool, self.already) = (progress.pool, progress.already);
+            let before = if self.already { " as before" } else { "" };
+            lines.push(format!("{} is pinned for {}{before}\n", self.project, whom(&self.pool)));
         }
         for agent in progress.agents {
             if !matches!(agent.state.as_str(), "missing" | "failed") {
-                println!("{}: {}", agent.agent_id, agent.state);
+                lines.push(format!("{}: {}\n", agent.agent_id, Ink::of_stdout().cell(&agent.state)));
             }
-            agents.insert(agent.agent_id.clone(), agent);
+            self.agents.insert(agent.agent_id.clone(), agent);
         }
-        if progress.ended {
-            anyhow::bail!("the pin of {name} was ended meanwhile");
-        }
-        if progress.done {
-            let (verdict, well) = verdict(&name, agents.values());
-            if well {
-                println!("{verdict}");
-                return Ok(ExitCode::SUCCESS);
-            }
-            eprintln!("{verdict}");
-            return Ok(ExitCode::from(EXIT_REFUSED));
-        }
+        lines
     }
-    anyhow::bail!("the control plane went away; {name} stays pinned, see `control-plane pins list`")
+
+    /// Agents of which nothing more is awaited.
+    fn settled(&self) -> usize {
+        self.agents.values().filter(|agent| agent.state != "loading").count()
+    }
+
+    /// Says what has come of it.
+    fn tell(&self, json: bool) -> ExitCode {
+        let (verdict, well) = verdict(&self.project, self.agents.values());
+        if json {
+            say(&format!("{:#}\n", self.as_json(well)));
+        } else if well {
+            say(&format!("{verdict}\n"));
+        } else {
+            graticule_cli::complain(&verdict);
+        }
+        ExitCode::from(if well { exit::DONE } else { exit::REFUSED })
+    }
+
+    fn as_json(&self, well: bool) -> Value {
+        json!({
+            "project": self.project, "pool": self.pool, "already": self.already, "well": well,
+            "agents": self.agents.values().map(agent_json).collect::<Vec<_>>(),
+        })
+    }
 }
 
 /// What has come of it in the end, and whether every agent has it.
@@ -171,48 +221,45 @@ fn whom(pool: &str) -> String {
     }
 }
 
-fn as_table(reply: &ListPinsReply) -> String {
+fn as_table(ink: Ink, reply: &ListPinsReply) -> String {
     if reply.pins.is_empty() {
         return "nothing is pinned for the fleet\n".to_owned();
     }
-    let rows: Vec<[String; 4]> = std::iter::once(["PROJECT", "POOL", "LOADED", "NOTES"].map(str::to_owned))
-        .chain(reply.pins.iter().map(|pin| {
-            let loaded = pin.agents.iter().filter(|agent| agent.state == "loaded").count();
-            let lacking = pin.agents.iter().filter(|agent| agent.state != "loaded");
-            let notes = lacking.map(|agent| match agent.problem.as_str() {
-                "" => format!("{}: {}", agent.agent_id, agent.state),
-                problem => format!("{}: {}: {problem}", agent.agent_id, agent.state),
-            });
-            let pool = if pin.pool.is_empty() { "all" } else { &pin.pool };
-            [
-                pin.project.clone(),
-                pool.to_owned(),
-                format!("{loaded}/{}", pin.agents.len()),
-                notes.collect::<Vec<_>>().join("; "),
-            ]
-        }))
-        .collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths = [width(0), width(1), width(2)];
-    rows.iter()
-        .fold(String::new(), |mut text, [project, pool, loaded, notes]| {
-            let line = format!(
-                "{project:0$}  {pool:1$}  {loaded:2$}  {notes}",
-                widths[0], widths[1], widths[2]
-            );
-            text.push_str(line.trim_end());
-            text.push('\n');
-            text
-        })
+    let head = row(["PROJECT", "POOL", "LOADED", "NOTES"]);
+    let rows = reply.pins.iter().map(|pin| {
+        let loaded = pin.agents.iter().filter(|agent| agent.state == "loaded").count();
+        let lacking = pin.agents.iter().filter(|agent| agent.state != "loaded");
+        let notes = lacking.map(|agent| match agent.problem.as_str() {
+            "" => format!("{}: {}", agent.agent_id, agent.state),
+            problem => format!("{}: {}: {problem}", agent.agent_id, agent.state),
+        });
+        let pool = if pin.pool.is_empty() { "all" } else { &pin.pool };
+        vec![
+            pin.project.clone(),
+            pool.to_owned(),
+            format!("{loaded}/{}", pin.agents.len()),
+            notes.collect::<Vec<_>>().join("; "),
+        ]
+    });
+    table(ink, &std::iter::once(head).chain(rows).collect::<Vec<_>>())
 }
 
-fn as_json(reply: &ListPinsReply) -> String {
-    let agent = |agent: &AgentPin| json!({"agent": agent.agent_id, "state": agent.state, "problem": agent.problem});
+fn agent_json(agent: &AgentPin) -> Value {
+    json!({"agent": agent.agent_id, "state": agent.state, "problem": agent.problem})
+}
+
+fn as_json(reply: &ListPinsReply) -> Value {
     let pins = reply.pins.iter().map(|pin| {
-        let agents: Vec<_> = pin.agents.iter().map(agent).collect();
-        json!({"project": pin.project, "pool": pin.pool, "since": pin.since, "agents": agents})
+        let agents: Vec<_> = pin.agents.iter().map(agent_json).collect();
+        json!({
+            "project": pin.project,
+            "pool": pin.pool,
+            "replicas": pin.replicas,
+            "since": pin.since,
+            "agents": agents,
+        })
     });
-    format!("{:#}\n", json!({"pins": pins.collect::<Vec<_>>()}))
+    json!({"pins": pins.collect::<Vec<_>>()})
 }
 
 #[cfg(test)]
@@ -250,6 +297,32 @@ mod tests {
     }
 
     #[test]
+    fn progress_is_told_once_and_failures_are_left_to_the_verdict() {
+        let mut all = Agents::default();
+        let progress = |agents| FleetPinProgress {
+            project: "/world".to_owned(),
+            already: true,
+            agents,
+            ..FleetPinProgress::default()
+        };
+        let lines = all.hear(progress(vec![agent("a", "loading", ""), agent("b", "loading", "")]));
+        assert_eq!(lines[0], "/world is pinned for every pool as before\n");
+        assert_eq!((lines.len(), all.settled()), (3, 0));
+        assert_eq!(all.hear(progress(vec![agent("a", "loaded", "")])), ["a: loaded\n"]);
+        assert_eq!(
+            all.hear(progress(vec![agent("b", "failed", "bad")])),
+            Vec::<String>::new()
+        );
+        assert_eq!(all.settled(), 2);
+        let value = all.as_json(false);
+        assert_eq!(
+            value["agents"][1],
+            json!({"agent": "b", "state": "failed", "problem": "bad"})
+        );
+        assert_eq!((&value["well"], &value["already"]), (&false.into(), &true.into()));
+    }
+
+    #[test]
     fn the_list_is_a_table_and_json() {
         let pin = FleetPin {
             project: "/world".to_owned(),
@@ -259,11 +332,14 @@ mod tests {
         };
         let reply = ListPinsReply { pins: vec![pin] };
         assert_eq!(
-            as_table(&reply),
+            as_table(Ink::PLAIN, &reply),
             "PROJECT  POOL  LOADED  NOTES\n/world   all   1/2     b: missing: nothing there\n"
         );
-        let value: serde_json::Value = serde_json::from_str(&as_json(&reply)).unwrap();
+        let value = as_json(&reply);
         assert_eq!(value["pins"][0]["agents"][1]["state"], "missing");
-        assert_eq!(as_table(&ListPinsReply::default()), "nothing is pinned for the fleet\n");
+        assert_eq!(
+            as_table(Ink::PLAIN, &ListPinsReply::default()),
+            "nothing is pinned for the fleet\n"
+        );
     }
 }

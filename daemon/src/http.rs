@@ -1,4 +1,4 @@
-//! An HTTP accept loop that can be drained: HTTP/1.1 and HTTP/2 with prior knowledge on one port.
+//! An HTTP accept loop that can be drained: HTTP/1.1 and HTTP/2 with prior knowledge on one port, with TLS or without.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -13,6 +13,8 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::tls::{ServerTls, Stream};
+
 /// A client that has not sent its whole request head after this long is disconnected.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -21,7 +23,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves `service` on `listener` until `stop` is cancelled; then takes no new connection, lets the requests that
 /// run finish, and returns when the last connection has closed.
-pub async fn serve<S, B>(listener: TcpListener, service: S, stop: CancellationToken)
+pub async fn serve<S, B>(listener: TcpListener, tls: Option<ServerTls>, service: S, stop: CancellationToken)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -48,15 +50,24 @@ where
                 }
             },
         };
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "could not set TCP_NODELAY");
-        }
-        let connection = builder
-            .serve_connection(TokioIo::new(stream), service.clone())
-            .into_owned();
-        let connection = graceful.watch(connection);
+        let (builder, service, watcher) = (builder.clone(), service.clone(), graceful.watcher());
+        let (tls, stop) = (tls.clone(), stop.clone());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            // Without TLS it is open at once: a connection that was taken is served, also at the very end.
+            let opened = tokio::select! {
+                biased;
+                opened = Stream::open(stream, tls.as_ref()) => opened,
+                () = stop.cancelled() => return,
+            };
+            let stream = match opened {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::debug!(%error, "a client's handshake failed");
+                    return;
+                }
+            };
+            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+            if let Err(error) = watcher.watch(connection).await {
                 tracing::debug!(%error, "a connection ended early");
             }
         });

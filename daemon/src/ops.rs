@@ -49,7 +49,7 @@ pub async fn serve(listener: TcpListener, ops: Ops, stop: CancellationToken) {
         let answer = ops.answer(request.method(), request.uri().path());
         async move { Ok::<_, Infallible>(answer) }
     });
-    crate::http::serve(listener, service, stop).await;
+    crate::http::serve(listener, None, service, stop).await;
 }
 
 impl Ops {

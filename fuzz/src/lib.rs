@@ -10,5 +10,5 @@ pub mod core {
     pub mod lane;
     pub mod locate;
     pub mod ogc;
-    mod redact;
+    pub use graticule_daemon::redact;
 }

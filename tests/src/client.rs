@@ -141,6 +141,14 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
+    /// What the agent says in `Vary`: without what Envoy adds where it may compress.
+    #[must_use]
+    pub fn agents_vary(&self) -> String {
+        let names = self.header("vary").split(',').map(str::trim);
+        let own = names.filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("accept-encoding"));
+        own.collect::<Vec<_>>().join(", ")
+    }
+
     /// The agent that answered.
     #[must_use]
     pub fn agent(&self) -> &str {

@@ -10,6 +10,7 @@
 mod agent;
 pub mod bench;
 pub mod bucket_server;
+pub mod certificates;
 pub mod client;
 pub mod draw;
 mod incumbent;
@@ -17,7 +18,7 @@ pub mod links;
 pub mod load;
 pub mod memory;
 pub mod parts;
-mod ports;
+pub mod ports;
 pub mod postgres;
 mod process;
 pub mod proxy;

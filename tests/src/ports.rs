@@ -20,6 +20,10 @@ pub struct Port {
 
 impl Port {
     /// Reserves a port on which nobody listens.
+    ///
+    /// # Panics
+    /// When none is free.
+    #[must_use]
     pub fn reserve() -> Self {
         static TRIED: AtomicU16 = AtomicU16::new(0);
         let folder = std::env::temp_dir().join(format!("graticule-test-ports-{}", nix::unistd::getuid()));
@@ -43,6 +47,7 @@ impl Port {
     }
 
     /// The port on loopback.
+    #[must_use]
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.number))
     }

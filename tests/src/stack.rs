@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Output};
 
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::agent::Agent;
@@ -166,6 +167,19 @@ impl Stack {
         }
     }
 
+    /// Sends SIGTERM to the control plane and does not wait.
+    pub fn terminate_control_plane(&mut self) {
+        if let Some(process) = &mut self.control_plane {
+            process.signal(Signal::SIGTERM);
+        }
+    }
+
+    /// Where agents and tools reach the control plane.
+    #[must_use]
+    pub fn fleet(&self) -> SocketAddr {
+        self.fleet.address()
+    }
+
     /// Where the control plane keeps the fleet's pins.
     #[must_use]
     pub fn store(&self) -> PathBuf {
@@ -197,10 +211,18 @@ impl Stack {
     pub fn add_agent(&mut self) -> &mut Agent {
         let mut environment = self.plan.agent_environment.clone();
         let projects = serde_json::json!({"/": self.plan.projects}).to_string();
+        let secured = self
+            .plan
+            .control_plane_environment
+            .contains_key("CONF_FLEET__TLS__CERT_FILE");
+        let scheme = if secured { "https" } else { "http" };
         for (key, value) in [
             ("CONF_WORKER__NUM_PROCESSES", self.plan.workers.to_string()),
             ("CONF_WORKER__QGIS__PROJECTS__SEARCH_PATHS", projects),
-            ("CONF_FLEET__CONTROL_PLANE", format!("http://{}", self.fleet.address())),
+            (
+                "CONF_FLEET__CONTROL_PLANE",
+                format!("{scheme}://{}", self.fleet.address()),
+            ),
         ] {
             environment.entry(key.to_owned()).or_insert(value);
         }

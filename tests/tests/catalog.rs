@@ -200,7 +200,10 @@ async fn pages_for_people_are_whole_and_names_do_no_harm() {
     assert!(home.text().contains("href=\"catalog?f=html\""), "{}", home.text());
     let page = stack.client().get_with("/catalog", &HTML).await;
     let text = page.expect(200).text();
-    assert_eq!((page.media_type(), page.header("vary")), ("text/html", "accept"));
+    assert_eq!(
+        (page.media_type(), page.agents_vary().as_str()),
+        ("text/html", "accept")
+    );
     assert!(
         !text.contains("<script") && text.contains("&quot;&gt;&lt;script&gt;alert(1)&lt;"),
         "{text}"

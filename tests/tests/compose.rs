@@ -184,11 +184,11 @@ fn ports_are_the_daemons_own() {
     }
     // The same numbers as without containers.
     let output = Command::new(parts::binary("control-plane"))
-        .arg("check-config")
+        .args(["check-config", "--json"])
         .env_clear()
         .output()
         .unwrap();
-    let defaults: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let defaults: Value = serde_json::from_slice::<Value>(&output.stdout).unwrap()["config"].clone();
     for part in ["xds", "fleet", "status", "front"] {
         let told = &control_plane[&format!("CONF_{}__LISTEN", part.to_uppercase())];
         assert_eq!(port(told), port(string(&defaults[part], "listen")), "{part}.listen");

@@ -7,18 +7,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use graticule_daemon::config::ConfigError;
+use futures::future::BoxFuture;
+use graticule_daemon::access::Door;
+use graticule_daemon::config::{ConfigError, Loaded, Sources};
+use graticule_daemon::current::Current;
 use graticule_daemon::ops::{self, Ops};
 use graticule_daemon::ready::Readiness;
+use graticule_daemon::tls::{Dial, Gauges, ServerTls};
 use graticule_proto::v1::qgis_admin_server::QgisAdminServer;
 use graticule_proto::v1::qgis_server_server::QgisServerServer;
-use graticule_proto::v1::{AgentHello, AgentState};
+use graticule_proto::v1::{AgentHello, AgentPhase, AgentState};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Endpoint;
-use tonic::transport::server::{Router, TcpIncoming};
 
+use crate::adapters::calls::CallsHandle;
+use crate::adapters::demand::DemandHandle;
 use crate::adapters::fleet_pins::FleetPinsHandle;
 use crate::adapters::link;
 use crate::adapters::pins::Pins;
@@ -26,11 +33,12 @@ use crate::adapters::python::Python;
 use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::runtime::Runtime;
 use crate::adapters::storage::{self, Hosts, Storage, Surroundings};
-use crate::adapters::supervisor::{Loading, Supervisor};
+use crate::adapters::supervisor::Supervisor;
 use crate::adapters::user;
 use crate::adapters::watch::Watch;
 use crate::config::Config;
 use crate::core::message::{Isolation, Settings, User};
+use crate::live::{self, Live};
 use crate::serve;
 use crate::serve::admin::Admin;
 use crate::serve::answers::Answers;
@@ -39,12 +47,20 @@ use crate::serve::catalog::Catalog;
 use crate::serve::front::Front;
 use crate::serve::grpc::Grpc;
 use crate::serve::metrics::Metrics;
+use crate::serve::operate::Desk;
 use crate::serve::plugins::Plugins;
-use crate::serve::state::{self, Draining};
+use crate::serve::standing::Standing;
+use crate::serve::state;
 use crate::serve::witness::Witness;
+
+/// How long workers without a request may take to leave before they are killed.
+const WORKERS_LEAVE: Duration = Duration::from_secs(3);
 
 /// gRPC messages carry a request's body whole, and some room for the rest.
 const GRPC_OVERHEAD: usize = 64 * 1024;
+
+/// How often the other end of a gRPC connection is asked for a sign of life.
+const GRPC_KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// An agent whose ports are bound. Nothing is served before [`Bound::run`].
 pub struct Bound {
@@ -57,17 +73,25 @@ pub struct Bound {
     /// The agent's name.
     pub name: String,
     listeners: (TcpListener, TcpListener, TcpListener),
-    router: Router,
+    routes: Routes,
+    /// Of the gRPC port.
+    door: Door,
+    /// Of the data port.
+    data_tls: Option<ServerTls>,
+    gauges: Gauges,
     front: Front,
     ops: Ops,
     supervisor: Supervisor,
-    draining: Draining,
-    link: Option<(Endpoint, AgentHello)>,
+    standing: Standing,
+    link: Option<((Endpoint, Dial), AgentHello)>,
     quarantine: QuarantineHandle,
     fleet_pins: FleetPinsHandle,
+    demand: DemandHandle,
+    calls: CallsHandle,
     state: watch::Receiver<AgentState>,
     drain_delay: Duration,
-    shutdown_grace: Duration,
+    shutdown_grace: Current<Duration>,
+    configured: serve::settings::Settings,
     /// Removed when the agent has ended, unless it is a configured one.
     runtime: Runtime,
 }
@@ -88,13 +112,15 @@ pub enum Outcome {
 ///
 /// # Errors
 /// When a value does not fit, a port is in use, or a directory cannot be written; the text says which.
-pub async fn build(config: &Config) -> anyhow::Result<Bound> {
+pub async fn build(loaded: &Loaded<Config>, sources: Sources) -> anyhow::Result<Bound> {
+    let config = &loaded.config;
     let policy = config.policy()?;
-    let classes = Arc::new(config.classes()?);
-    let shutdown_grace = config.shutdown_grace()?;
+    let classes = Current::new(config.classes()?);
+    let shutdown_grace = Current::new(config.shutdown_grace()?);
     let paths = config.search_paths()?;
 
     let server = &config.server;
+    let (door, data_tls) = (config.door()?, config.data_tls()?);
     let http = bind("server.http_listen", server.http_listen).await?;
     let grpc = bind("server.grpc_listen", server.grpc_listen).await?;
     let metrics_port = bind("server.metrics_listen", server.metrics_listen).await?;
@@ -143,11 +169,10 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         plugins: plugins.clone(),
     });
     let projects = &config.worker.qgis.projects;
-    let loading = Loading {
-        load_on_request: projects.load_project_on_request,
-        reload_on_request: projects.reload_outdated_project_on_request,
-    };
-    let supervisor = Supervisor::new(policy, loading, python.clone(), witness)?;
+    let workers_environment = python.environment();
+    let supervisor = Supervisor::new(policy, live::loading(config), python.clone(), witness)?;
+    let standing = Standing::default();
+    let drain_delay = Duration::from_secs_f64(server.drain_delay.clamp(0.0, 60.0));
     let surroundings = Surroundings {
         state_dir,
         user,
@@ -157,30 +182,71 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         ..Surroundings::default()
     };
     let storage = Storage::new(paths, &config.worker.storage, &surroundings)?;
+    let demand = DemandHandle::default();
     let front = Front {
         agent: name.as_str().into(),
         storage: storage.clone(),
         supervisor: supervisor.clone(),
         quarantine: quarantine.clone(),
-        forwarded: Arc::new(sharing_rules.forwarded.clone()),
+        forwarded: Current::new(sharing_rules.forwarded.clone()),
         plugins: plugins.clone(),
         answers: Answers::new(sharing_rules, cache_limits, Arc::clone(&metrics)),
         catalog: Catalog::new(storage.clone(), &config.catalog)?,
         metrics: Arc::clone(&metrics),
+        demand: demand.clone(),
+        standing: standing.clone(),
         classes,
         max_body_size: server.max_body_size,
     };
+    let work = state::Work {
+        demand: demand.clone(),
+        max_projects: config.worker.qgis.max_projects,
+    };
     let (publish, agent_state) = watch::channel(AgentState::default());
     let (names, pinned) = watch::channel(Vec::new());
-    let every = config.worker.storage.check_interval()?;
+    let (every, looked_at) = watch::channel(config.worker.storage.check_interval()?);
     let cache = Cache {
-        watch: Watch::start(storage.clone(), supervisor.clone(), pinned.clone(), every),
+        watch: Watch::start(storage.clone(), supervisor.clone(), pinned.clone(), looked_at),
         supervisor: supervisor.clone(),
+        storage: storage.clone(),
+    };
+    let parts = Live {
+        supervisor: supervisor.clone(),
+        answers: front.answers.clone(),
+        classes: front.classes.clone(),
+        forwarded: front.forwarded.clone(),
+        catalog: front.catalog.clone(),
+        quarantine: quarantine.clone(),
+        plugins: plugins.clone(),
         storage,
+        every,
+        shutdown_grace: shutdown_grace.clone(),
+        metrics: Arc::clone(&metrics),
+    };
+    let configured = serve::settings::Settings::new(loaded, sources, Box::new(parts), Arc::clone(&metrics));
+    let desk = Desk {
+        standing: standing.clone(),
+        // Without a control plane nobody is told that could send requests elsewhere.
+        drain_delay: if config.fleet.control_plane.is_empty() {
+            Duration::ZERO
+        } else {
+            drain_delay
+        },
+        environment: workers_environment,
     };
     let restored = pins.iter().map(str::to_owned).collect();
     let fleet_pins = FleetPinsHandle::default();
-    let admin = Admin::restore(pins, cache, front.clone(), agent_state.clone(), names, &fleet_pins).await;
+    let admin = Admin::restore(
+        pins,
+        cache,
+        front.clone(),
+        agent_state.clone(),
+        names,
+        &fleet_pins,
+        desk,
+        configured.clone(),
+    )
+    .await;
     supervisor.begin();
     tokio::spawn(serve::fleet_pins::follow(admin.clone(), fleet_pins.clone()));
 
@@ -191,14 +257,12 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         .build_v1()?;
     let qgis_server = QgisServerServer::new(Grpc::new(front.clone(), http_address.to_string()))
         .max_decoding_message_size(server.max_body_size.saturating_add(GRPC_OVERHEAD));
-    let router = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(20)))
-        .add_service(health_service)
+    let routes = Routes::new(health_service)
         .add_service(reflection)
         .add_service(qgis_server)
-        .add_service(QgisAdminServer::new(admin));
+        .add_service(QgisAdminServer::new(admin.clone()));
+    let calls = CallsHandle::new(QgisAdminServer::new(admin));
 
-    let draining = Draining::default();
     let readiness = Readiness::new();
     let pins = state::Pins {
         names: pinned,
@@ -206,25 +270,30 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         restored,
         fleet: fleet_pins.clone(),
     };
-    tokio::spawn(state::follow(
+    let following = state::follow(
         supervisor.clone(),
-        draining.clone(),
+        standing.clone(),
         pins,
+        work,
         readiness.clone(),
         health,
         publish,
-    ));
+    );
+    tokio::spawn(following.await);
     let shown = (Arc::clone(&metrics), supervisor.clone(), quarantine.clone(), plugins);
+    let told = agent_state.clone();
     let ops = Ops {
         registry: metrics.registry(),
         readiness,
         refresh: Arc::new(move || {
             shown.0.refresh(&shown.1.status());
+            shown.0.ready(told.borrow().phase() == AgentPhase::Ready);
             shown.0.quarantined(&shown.2);
             shown.0.plugins(shown.3.counts());
         }),
         pages: Arc::new(|_| None),
     };
+    let gauges = Gauges::register(&metrics.registry())?;
     let link = link(config, &name, http_address, grpc_address)?;
     Ok(Bound {
         http: http_address,
@@ -232,37 +301,82 @@ pub async fn build(config: &Config) -> anyhow::Result<Bound> {
         metrics: metrics_port.local_addr()?,
         name,
         listeners: (http, grpc, metrics_port),
-        router,
+        routes,
+        door,
+        data_tls,
+        gauges,
         front,
         ops,
         supervisor,
-        draining,
+        standing,
         link,
         quarantine,
         fleet_pins,
+        demand,
+        calls,
         state: agent_state,
-        drain_delay: Duration::from_secs_f64(server.drain_delay.clamp(0.0, 60.0)),
+        drain_delay,
         shutdown_grace,
+        configured,
         runtime,
     })
 }
 
 impl Bound {
+    /// How the agent stands, as the control plane is told.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<AgentState> {
+        self.state.clone()
+    }
+
+    /// Asks the pool, and is ready when that has answered.
+    pub fn heart(&self) -> impl Fn() -> BoxFuture<'static, bool> + Send + 'static {
+        let supervisor = self.supervisor.clone();
+        move || {
+            let supervisor = supervisor.clone();
+            Box::pin(async move {
+                supervisor.holdings().await;
+                true
+            })
+        }
+    }
+
     /// Serves until `stop` is ready or the pool gives up, then drains: says so, lets Envoy hear of it, finishes what runs,
-    /// and ends every process.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> Outcome {
+    /// and ends every process. Once `hurry` is ready, what runs is cut short.
+    pub async fn run(self, stop: impl Future<Output = ()>, hurry: impl Future<Output = ()>) -> Outcome {
         let (http_port, grpc_port, metrics_port) = self.listeners;
         let attached = self.link.is_some();
         let (closing, closed) = (CancellationToken::new(), CancellationToken::new());
         tokio::spawn(ops::serve(metrics_port, self.ops, closed.clone()));
-        let serving = tokio::spawn(serve::http::serve(http_port, self.front, closing.clone()));
-        let stopping = closing.clone().cancelled_owned();
-        // Else an answer of two writes waits for the client's delayed acknowledgement, 40 ms.
-        let incoming = TcpIncoming::from(grpc_port).with_nodelay(Some(true));
-        let grpc = tokio::spawn(self.router.serve_with_incoming_shutdown(incoming, stopping));
-        if let Some((endpoint, hello)) = self.link {
-            tokio::spawn(link::run(endpoint, hello, self.state, self.quarantine, self.fleet_pins));
+        if let Some(tls) = self.data_tls.clone() {
+            tokio::spawn(tls.follow(self.gauges.clone(), closed.clone()));
         }
+        let serving = tokio::spawn(serve::http::serve(
+            http_port,
+            self.data_tls,
+            self.front,
+            self.state.clone(),
+            closing.clone(),
+        ));
+        let server = tonic::transport::Server::builder().http2_keepalive_interval(Some(GRPC_KEEPALIVE));
+        let grpc = self
+            .door
+            .serve(server, self.routes, grpc_port, self.gauges, closing.clone());
+        let grpc = tokio::spawn(grpc);
+        if let Some((way, hello)) = self.link {
+            let link = link::run(
+                way,
+                hello,
+                self.state,
+                self.quarantine,
+                self.fleet_pins,
+                self.demand,
+                self.calls,
+            );
+            tokio::spawn(link);
+        }
+
+        tokio::spawn(reread(self.configured, closed.clone()));
 
         let mut pool = self.supervisor.watch();
         let gave_up = async {
@@ -279,21 +393,54 @@ impl Bound {
             () = stop => Outcome::Stopped,
             pressure = gave_up => Outcome::GaveUp { pressure },
         };
-        self.draining.begin();
+        self.standing.stop();
         tracing::info!(?outcome, "draining");
-        if attached {
-            tokio::time::sleep(self.drain_delay).await;
+        let drained = async {
+            if attached {
+                tokio::time::sleep(self.drain_delay).await;
+            }
+            closing.cancel();
+            let finished = async { drop(tokio::join!(serving, grpc)) };
+            if tokio::time::timeout(*self.shutdown_grace.get(), finished)
+                .await
+                .is_err()
+            {
+                tracing::warn!("requests still run after server.shutdown_grace_period; they are cut short");
+            }
+            self.supervisor.close(WORKERS_LEAVE).await;
+        };
+        let hurried = tokio::select! {
+            () = drained => false,
+            () = hurry => true,
+        };
+        if hurried {
+            tracing::warn!("told again: what runs is cut short");
+            closing.cancel();
+            self.supervisor.close(Duration::ZERO).await;
         }
-        closing.cancel();
-        let finished = async { drop(tokio::join!(serving, grpc)) };
-        if tokio::time::timeout(self.shutdown_grace, finished).await.is_err() {
-            tracing::warn!("requests still run after server.shutdown_grace_period; they are cut short");
-        }
-        self.supervisor.close(Duration::from_secs(3)).await;
         closed.cancel();
         drop(self.runtime);
         tracing::info!("stopped");
         outcome
+    }
+}
+
+/// Reads the configuration again at each SIGHUP, until `closed`.
+async fn reread(configured: serve::settings::Settings, closed: CancellationToken) {
+    let Ok(mut hangups) = signal(SignalKind::hangup()) else {
+        tracing::error!("SIGHUP cannot be heard");
+        return;
+    };
+    loop {
+        tokio::select! {
+            () = closed.cancelled() => break,
+            Some(()) = hangups.recv() => {
+                tracing::info!("SIGHUP: the configuration is read again");
+                let settings = configured.clone();
+                // What came of it is logged and counted there.
+                drop(tokio::task::spawn_blocking(move || settings.reload().map(drop)).await);
+            }
+        }
     }
 }
 
@@ -367,7 +514,7 @@ fn link(
     name: &str,
     http: SocketAddr,
     grpc: SocketAddr,
-) -> anyhow::Result<Option<(Endpoint, AgentHello)>> {
+) -> anyhow::Result<Option<((Endpoint, Dial), AgentHello)>> {
     let fleet = &config.fleet;
     if fleet.control_plane.is_empty() {
         return Ok(None);
@@ -398,14 +545,16 @@ fn link(
         data_address: reached(&fleet.advertise_http, http, "fleet.advertise_http")?,
         grpc_address: reached(&fleet.advertise_grpc, grpc, "fleet.advertise_grpc")?,
         version: env!("CARGO_PKG_VERSION").into(),
+        longest_timeout: config.server.longest_timeout() + config.worker.cancel_timeout,
     };
-    Ok(Some((endpoint, hello)))
+    Ok(Some(((endpoint, config.dial()?), hello)))
 }
 
 /// The address from which this machine would speak to the control plane, by asking the kernel's routing table.
 fn own_address(control_plane: &http::Uri) -> anyhow::Result<IpAddr> {
     let host = control_plane.host().context("the control plane's URL names no host")?;
-    let port = control_plane.port_u16().unwrap_or(80);
+    let secured = control_plane.scheme_str() == Some("https");
+    let port = control_plane.port_u16().unwrap_or(if secured { 443 } else { 80 });
     let target = (host, port)
         .to_socket_addrs()?
         .next()

@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use worker_agent::cli::Args;
 
 fn main() -> ExitCode {
-    Args::parse().run()
+    match graticule_cli::parse::<Args>() {
+        Ok(args) => args.run(),
+        Err(code) => code,
+    }
 }

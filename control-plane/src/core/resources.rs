@@ -3,13 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
 /// The kinds of resources a client can ask for, in the order in which additions must reach it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
+    /// Certificates and keys (SDS). A client asks for one when it hears of what needs it.
+    Secret,
     /// Where a pool of agents is found and how requests are spread over it (CDS).
     Cluster,
     /// The agents of a pool (EDS).
@@ -22,12 +25,19 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of sending.
-    pub const ALL: [Self; 4] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route];
+    pub const ALL: [Self; 5] = [
+        Self::Secret,
+        Self::Cluster,
+        Self::Endpoints,
+        Self::Listener,
+        Self::Route,
+    ];
 
     /// A short name for logs, metrics and pages.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Secret => "sds",
             Self::Cluster => "cds",
             Self::Endpoints => "eds",
             Self::Listener => "lds",
@@ -41,14 +51,15 @@ impl Kind {
         matches!(self, Self::Cluster | Self::Listener)
     }
 
-    /// The kind whose resources may refer to resources of this kind.
+    /// The kinds whose resources may refer to resources of this kind.
     #[must_use]
-    pub const fn referrer(self) -> Option<Self> {
+    pub const fn referrers(self) -> &'static [Self] {
         match self {
-            Self::Cluster => Some(Self::Route),
-            Self::Endpoints => Some(Self::Cluster),
-            Self::Listener => None,
-            Self::Route => Some(Self::Listener),
+            Self::Secret => &[Self::Cluster, Self::Listener],
+            Self::Cluster => &[Self::Route],
+            Self::Endpoints => &[Self::Cluster],
+            Self::Listener => &[],
+            Self::Route => &[Self::Listener],
         }
     }
 }
@@ -69,7 +80,7 @@ pub struct Reference {
 }
 
 /// One resource as it goes to clients.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Resource {
     /// Unique among its kind.
     pub name: String,
@@ -79,6 +90,18 @@ pub struct Resource {
     pub body: Bytes,
     /// What it mentions, sorted.
     pub refs: Arc<[Reference]>,
+}
+
+/// Without its content, which may be a private key.
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resource")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .field("bytes", &self.body.len())
+            .field("refs", &self.refs)
+            .finish()
+    }
 }
 
 /// What a snapshot lacks to be fit to publish.
@@ -92,6 +115,9 @@ pub enum Inconsistency {
         /// Their name.
         name: String,
     },
+    /// A part in the user's own words that is none of Envoy's messages.
+    #[error("{0}")]
+    Fragment(String),
     /// A resource mentions one that is not there.
     #[error("{kind} resource `{name}` refers to {} `{}`, which does not exist", .missing.kind, .missing.name)]
     Dangling {
@@ -104,12 +130,25 @@ pub enum Inconsistency {
     },
 }
 
+/// Names by kind.
+pub type Names = BTreeMap<Kind, Vec<String>>;
+
 /// Everything that clients may be told at one moment. It can only be made consistent: every reference resolves and no
-/// name is there twice.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// name is there twice. Two are equal when they say the same.
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     kinds: BTreeMap<Kind, BTreeMap<String, Resource>>,
+    /// The one before it, and what is different.
+    since: Option<(Weak<Snapshot>, Names)>,
 }
+
+impl PartialEq for Snapshot {
+    fn eq(&self, other: &Self) -> bool {
+        self.kinds == other.kinds
+    }
+}
+
+impl Eq for Snapshot {}
 
 impl Snapshot {
     /// Checks and takes the resources.
@@ -125,7 +164,7 @@ impl Snapshot {
                 problems.push(Inconsistency::Duplicate { kind, name });
             }
         }
-        let snapshot = Self { kinds };
+        let snapshot = Self { kinds, since: None };
         for kind in Kind::ALL {
             for resource in snapshot.of(kind) {
                 for missing in resource.refs.iter().filter(|r| snapshot.get(r.kind, &r.name).is_none()) {
@@ -139,6 +178,26 @@ impl Snapshot {
         } else {
             Err(problems)
         }
+    }
+
+    /// The same, to be given to whoever has `before`: it knows what is different, so that not everybody has to find out.
+    #[must_use]
+    pub fn after(mut self, before: &Arc<Self>) -> Self {
+        let mut changed = Names::new();
+        for kind in Kind::ALL {
+            let new = self.of(kind).filter(|r| before.get(kind, &r.name) != Some(r));
+            let gone = before.of(kind).filter(|r| self.get(kind, &r.name).is_none());
+            changed.insert(kind, new.chain(gone).map(|r| r.name.clone()).collect());
+        }
+        self.since = Some((Arc::downgrade(before), changed));
+        self
+    }
+
+    /// What is different from that one, by kind, if this is known to come after it.
+    #[must_use]
+    pub fn changed_since(&self, before: &Arc<Self>) -> Option<&Names> {
+        let (previous, changed) = self.since.as_ref()?;
+        std::ptr::eq(previous.as_ptr(), Arc::as_ptr(before)).then_some(changed)
     }
 
     /// The resource of that name.
@@ -159,9 +218,59 @@ impl Snapshot {
     }
 }
 
+/// The version of a set of resources, of their names with their versions: the same set has the same version, in whatever order
+/// it is given. It lasts for as long as the program is the same; after that everybody is sent everything once more.
+#[must_use]
+pub fn set_version<'a>(resources: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let one = |resource: (&str, &str)| {
+        let mut hasher = DefaultHasher::new();
+        resource.hash(&mut hasher);
+        hasher.finish()
+    };
+    let (count, sum) = resources
+        .into_iter()
+        .fold((0_u64, 0_u64), |(count, sum), r| (count + 1, sum.wrapping_add(one(r))));
+    let mut hasher = DefaultHasher::new();
+    (count, sum).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_set_has_one_version_in_whatever_order() {
+        let version = set_version([("a", "1"), ("b", "2")]);
+        assert_eq!(version, set_version([("b", "2"), ("a", "1")]));
+        for other in [&[("a", "2"), ("b", "1")][..], &[("a", "1")], &[]] {
+            assert_ne!(version, set_version(other.iter().copied()));
+        }
+    }
+
+    #[test]
+    fn a_snapshot_knows_what_is_different_from_the_one_before_and_from_no_other() {
+        let of = |clusters: &[(&str, &str)]| {
+            let cluster = |(name, version): &(&str, &str)| {
+                let version = (*version).to_owned();
+                (
+                    Kind::Cluster,
+                    Resource {
+                        version,
+                        ..resource(name, &[])
+                    },
+                )
+            };
+            Snapshot::new(clusters.iter().map(cluster)).unwrap()
+        };
+        let before = Arc::new(of(&[("same", "1"), ("changed", "1"), ("gone", "1")]));
+        let after = of(&[("same", "1"), ("changed", "2"), ("new", "1")]).after(&before);
+        let changed = after.changed_since(&before).unwrap();
+        assert_eq!(changed[&Kind::Cluster], ["changed", "new", "gone"]);
+        assert!(changed[&Kind::Route].is_empty());
+        assert_eq!(after.changed_since(&Arc::new((*before).clone())), None);
+        assert_eq!(after, of(&[("same", "1"), ("changed", "2"), ("new", "1")]));
+    }
 
     fn resource(name: &str, refs: &[(Kind, &str)]) -> Resource {
         let refs = refs
@@ -198,6 +307,19 @@ mod tests {
             problems[0].to_string(),
             "rds resource `web` refers to cds `gone`, which does not exist"
         );
+    }
+
+    #[test]
+    fn a_secret_is_looked_for_by_all_that_may_need_it() {
+        let refs = [(Kind::Secret, "cert")];
+        let needs = |kind| Snapshot::new([(kind, resource("a", &refs))]).unwrap_err()[0].to_string();
+        for kind in Kind::Secret.referrers() {
+            let expected = format!("{kind} resource `a` refers to sds `cert`, which does not exist");
+            assert_eq!(needs(*kind), expected);
+        }
+        let there = [Kind::Cluster, Kind::Listener].map(|kind| (kind, resource("a", &refs)));
+        let secret = (Kind::Secret, resource("cert", &[]));
+        assert!(Snapshot::new(there.into_iter().chain([secret])).is_ok());
     }
 
     #[test]

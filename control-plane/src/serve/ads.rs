@@ -1,15 +1,15 @@
-//! The port for Envoy: incremental ADS. Each stream has a task that feeds requests and snapshots to its
+//! The port for Envoy: ADS, in both variants. Each stream has a task that feeds requests and snapshots to its
 //! [`Client`] and sends what comes out. A snapshot that comes while a slow client is being written to
 //! replaces the one it has not seen, so nobody waits for it and nothing piles up.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::service::discovery::v3::{
-    self as discovery, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
     aggregated_discovery_service_server::AggregatedDiscoveryService,
 };
-use envoy_types::pb::google::protobuf::Any;
 use futures::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,12 +18,15 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::clients::{Attached, Clients};
 use super::hub::Hub;
-use crate::adapters::envoy::{kind_of, type_url};
-use crate::core::delta::{self, Client, Node, Note};
+use super::wire::Speech;
+use crate::adapters::envoy::kind_of;
+use crate::core::ads::{self, Client, Node, Note};
+use crate::core::resources::Kind;
+use crate::core::views::Views;
 use crate::metrics::Metrics;
 
 /// Answers on their way to one Envoy: one of each kind, for the next waits for the acknowledgement.
-const ANSWERS: usize = 4;
+const ANSWERS: usize = Kind::ALL.len();
 
 /// An Envoy that returns asks for all that it had within a moment.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
@@ -52,21 +55,26 @@ impl AggregatedDiscoveryService for XdsPort {
 
     async fn stream_aggregated_resources(
         &self,
-        _: Request<Streaming<DiscoveryRequest>>,
+        request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented(
-            "only the incremental protocol is served: set api_type to DELTA_GRPC in ads_config",
-        ))
+        Ok(self.attach(request))
     }
 
     async fn delta_aggregated_resources(
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        Ok(self.attach(request))
+    }
+}
+
+impl XdsPort {
+    fn attach<S: Speech>(&self, request: Request<Streaming<S>>) -> Response<Answers<S::Answer>> {
         let peer = request.remote_addr();
         let requests = request.into_inner();
         let (answers, outgoing) = mpsc::channel(ANSWERS);
-        let (port, card) = (self.clone(), self.clients.attach(peer));
+        let client = Client::new(S::VARIANT, &self.node_cluster);
+        let (port, card) = (self.clone(), self.clients.attach(peer, client));
         tokio::spawn(async move {
             if let Err(status) = port.serve(requests, &card, &answers).await {
                 tracing::debug!(%status, ?peer, "an Envoy's stream ended");
@@ -74,60 +82,60 @@ impl AggregatedDiscoveryService for XdsPort {
                 let _ = answers.try_send(Err(status));
             }
         });
-        Ok(Response::new(ReceiverStream::new(outgoing).boxed()))
+        Response::new(ReceiverStream::new(outgoing).boxed())
     }
-}
 
-impl XdsPort {
-    async fn serve(
+    async fn serve<S: Speech>(
         &self,
-        mut requests: Streaming<DeltaDiscoveryRequest>,
+        mut requests: Streaming<S>,
         card: &Attached,
-        answers: &mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
+        answers: &mpsc::Sender<Result<S::Answer, Status>>,
     ) -> Result<(), Status> {
-        let mut client = Client::new(&self.node_cluster);
-        let mut snapshots = self.hub.snapshot.clone();
-        snapshots.mark_changed();
+        let mut views = self.hub.views.clone();
+        views.mark_changed();
         let settled = tokio::time::sleep(SETTLED_AFTER);
         tokio::pin!(settled);
-        let mut waits_to_settle = true;
+        let (mut waits_to_settle, mut known) = (true, false);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return Err(Status::unavailable("the control plane stops")),
                 request = requests.message() => {
                     let Some(request) = request? else { return Ok(()) };
-                    let Some(kind) = kind_of(&request.type_url) else {
-                        tracing::warn!(type_url = request.type_url, "an Envoy asks for a type that is not served");
+                    let Some(kind) = kind_of(request.type_url()) else {
+                        tracing::warn!(type_url = request.type_url(), "an Envoy asks for a type that is not served");
                         continue;
                     };
-                    for note in client.request(kind, taken(request)) {
-                        self.note(note, card);
+                    let notes = request.say(&mut card.client(), kind);
+                    for note in notes {
+                        self.note(note, card)?;
                     }
+                    known = true;
                 }
-                changed = snapshots.changed() => {
+                // Which view it gets depends on who it is.
+                changed = views.changed(), if known => {
                     if changed.is_err() {
                         return Err(Status::unavailable("the control plane stops"));
                     }
-                    if let Some(snapshot) = snapshots.borrow_and_update().clone() {
-                        client.offer(snapshot);
+                    if let Some(views) = &*views.borrow_and_update() {
+                        offer(card, views);
                     }
                 }
                 () = &mut settled, if waits_to_settle => {
                     waits_to_settle = false;
-                    client.settle();
+                    card.client().settle();
                 }
             }
-            for answer in client.answers() {
+            let all: Vec<ads::Response> = card.client().answers();
+            for answer in all {
                 self.metrics.pushes.with_label_values(&[answer.kind.name()]).inc();
-                if answers.send(Ok(given(answer))).await.is_err() {
+                if answers.send(Ok(S::answer(answer))).await.is_err() {
                     return Ok(());
                 }
             }
-            card.update(|card| card.standing = client.standing());
         }
     }
 
-    fn note(&self, note: Note, card: &Attached) {
+    fn note(&self, note: Note, card: &Attached) -> Result<(), Status> {
         match note {
             Note::Admitted(node) => {
                 tracing::info!(node = node.id, "an Envoy attached");
@@ -156,40 +164,24 @@ impl XdsPort {
                     card.refused.insert(kind, rejection);
                 });
             }
+            Note::Excessive(kind) => {
+                tracing::warn!(%kind, "an Envoy asks for so many names that its stream is closed");
+                return Err(Status::resource_exhausted(format!(
+                    "names of {kind} resources are watched up to 4 MiB, ask for fewer or for `*`"
+                )));
+            }
         }
+        Ok(())
     }
 }
 
-fn taken(request: DeltaDiscoveryRequest) -> delta::Request {
-    delta::Request {
-        node: request.node.map(|node| Node {
-            id: node.id,
-            cluster: node.cluster,
-        }),
-        subscribe: request.resource_names_subscribe,
-        unsubscribe: request.resource_names_unsubscribe,
-        initial_versions: request.initial_resource_versions.into_iter().collect(),
-        nonce: request.response_nonce,
-        error: request.error_detail.map(|status| status.message),
+/// Offers the client what its view has.
+fn offer(card: &Attached, views: &Views) {
+    let mut client = card.client();
+    let view = views.name(client.node().map_or("", |node| &node.id));
+    if let Some(snapshot) = views.get(view) {
+        client.offer(Arc::clone(snapshot));
     }
-}
-
-fn given(answer: delta::Response) -> DeltaDiscoveryResponse {
-    let type_url = type_url(answer.kind);
-    let resources = answer.resources.into_iter().map(|resource| discovery::Resource {
-        name: resource.name,
-        version: resource.version,
-        resource: Some(Any {
-            type_url: type_url.clone(),
-            value: resource.body.to_vec(),
-        }),
-        ..Default::default()
-    });
-    DeltaDiscoveryResponse {
-        resources: resources.collect(),
-        removed_resources: answer.removed,
-        nonce: answer.nonce,
-        type_url: type_url.clone(),
-        ..Default::default()
-    }
+    drop(client);
+    card.update(|card| view.clone_into(&mut card.view));
 }

@@ -3,29 +3,43 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
-use futures::StreamExt as _;
+use envoy_types::pb::envoy::service::status::v3::client_status_discovery_service_server::ClientStatusDiscoveryServiceServer;
+use graticule_daemon::access::{Door, Table};
+use graticule_daemon::config::ConfigError;
 use graticule_daemon::ops::{self, Ops};
 use graticule_daemon::ready::Readiness;
+use graticule_daemon::tls::{Gauges, TlsError};
+use graticule_proto::access;
 use graticule_proto::v1::fleet_admin_server::FleetAdminServer;
 use graticule_proto::v1::fleet_link_server::FleetLinkServer;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Server;
 
 use super::ads::XdsPort;
+use super::calls::Switchboard;
 use super::clients::Clients;
+use super::csds::StatusPort;
+use super::discovery;
 use super::fleet::FleetPort;
-use super::hub::Hub;
+use super::hub::{Event, Hub};
+use super::keeping;
+use super::live::Live;
 use super::pins::Keeper;
+use super::proxy::Proxy;
+use super::renewing;
 use super::status;
-use crate::adapters::store::{self, Claim, Store, StoreError};
-use crate::config::{Config, Unusable};
+use crate::adapters::layers::Layers;
+use crate::adapters::secrets::Secrets;
+use crate::adapters::store::{Store, StoreError};
+use crate::config::Config;
+use crate::core::settings::Settings;
 use crate::metrics::Metrics;
 
 /// How often the far end of a gRPC connection is asked for a sign of life, and how long it may take to give one. What
@@ -37,7 +51,10 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_
 pub enum BuildError {
     /// The configuration cannot be used.
     #[error(transparent)]
-    Unusable(#[from] Unusable),
+    Config(#[from] ConfigError),
+    /// The configuration with what operators have set over it cannot be used.
+    #[error("{0}")]
+    Unusable(String),
     /// A port could not be had.
     #[error("cannot listen on {address} ({key}): {problem}; is another control plane running?")]
     Listen {
@@ -72,10 +89,13 @@ pub struct Addresses {
 pub struct Bound {
     /// Where it listens.
     pub addresses: Addresses,
+    /// Where its configuration is changed.
+    pub live: Live,
+    /// What it still waits for.
+    pub readiness: Readiness,
     stop: CancellationToken,
     servers: JoinSet<()>,
-    /// The store is this one's until all is still.
-    _claim: Claim,
+    store: Store,
 }
 
 impl Bound {
@@ -84,15 +104,28 @@ impl Bound {
     pub async fn stop(mut self) {
         self.stop.cancel();
         while self.servers.join_next().await.is_some() {}
+        // Streams that are just ending hold it for a moment longer, and write nothing.
+        self.store.release();
     }
+}
+
+/// The same as [`build_from`] with a configuration that no file can change.
+///
+/// # Errors
+/// The same.
+pub async fn build(config: Config) -> Result<Bound, BuildError> {
+    build_from(Layers::Fixed(Box::new(config))).await
 }
 
 /// Binds every port and starts.
 ///
 /// # Errors
 /// When the configuration or the store cannot be used or a port cannot be had.
-pub async fn build(config: Config) -> Result<Bound, BuildError> {
-    config.check()?;
+pub async fn build_from(layers: Layers) -> Result<Bound, BuildError> {
+    let base = layers.read()?;
+    // What is needed to find the store cannot be set in the store.
+    let config = base.with(&Settings::default()).map_err(BuildError::Unusable)?.config;
+    let doors = doors(&config).map_err(|problem| BuildError::Unusable(problem.to_string()))?;
     let xds = listen(config.xds.listen, "xds.listen").await?;
     let fleet = listen(config.fleet.listen, "fleet.listen").await?;
     let status = listen(config.status.listen, "status.listen").await?;
@@ -102,27 +135,59 @@ pub async fn build(config: Config) -> Result<Bound, BuildError> {
         status: address(&status)?,
     };
 
-    let directory = store::directory(&config.store.dir, addresses.fleet.port())?;
-    let (store, claim, desired) = Store::open(&directory)?;
-    tracing::info!(file = %store.path().display(), projects = desired.pins.len(), "the pins of the fleet are known");
-
     let registry = Registry::new();
     let metrics = Metrics::register(&registry).map_err(|error| BuildError::Internal(error.to_string()))?;
+    let (store, kept) = Store::open(&config.store, addresses.fleet.port(), metrics.clone()).await?;
+    let desired = kept.pins;
+    tracing::info!(%store, projects = desired.pins.len(), "the pins of the fleet are known");
+    let whole = base.with(&kept.settings).map_err(|problem| {
+        BuildError::Unusable(format!(
+            "what was set with `control-plane config set` (the document settings in the store {store}) does not go with \
+             this configuration: {problem}; correct the configuration, or take it out of that document"
+        ))
+    })?;
+    let config = Arc::clone(&whole.config);
+    let secrets = Secrets::read(&config, &Secrets::default());
+    let secrets = secrets.map_err(|problem| BuildError::Unusable(problem.to_string()))?;
+    let gauges = Gauges::register(&registry).map_err(|error| BuildError::Internal(error.to_string()))?;
     let readiness = Readiness::new();
     let stop = CancellationToken::new();
-    let config = Arc::new(config);
     let synced = readiness.wait_for("the fleet to be known (sync window)");
     let hub = Hub::start(
         Arc::clone(&config),
+        secrets,
         desired.clone(),
         metrics.clone(),
         synced,
         stop.clone(),
     );
-    let keeper = Keeper::new(store, desired, hub.clone());
+    hub.tell(Event::Remembered(Box::new(kept.quarantine))).await;
+    let keeper = Keeper::new(store.clone(), desired, hub.clone());
+    let live = Live::new(
+        layers,
+        (base, kept.settings, whole),
+        store.clone(),
+        hub.clone(),
+        metrics.clone(),
+    );
     let clients = Clients::new(metrics.clone());
+    let switchboard = Switchboard::new(metrics.clone());
 
     let mut servers = JoinSet::new();
+    servers.spawn(keeping::keep_quarantine(
+        store.clone(),
+        hub.quarantine.clone(),
+        stop.clone(),
+    ));
+    servers.spawn(keeping::follow(
+        store.clone(),
+        keeper.clone(),
+        live.clone(),
+        metrics.clone(),
+        stop.clone(),
+    ));
+    servers.spawn(discovery::follow(hub.clone(), stop.clone()));
+    servers.spawn(renewing::follow(hub.clone(), gauges.clone(), stop.clone()));
     let envoys = AggregatedDiscoveryServiceServer::new(XdsPort {
         hub: hub.clone(),
         clients: clients.clone(),
@@ -130,9 +195,21 @@ pub async fn build(config: Config) -> Result<Bound, BuildError> {
         node_cluster: config.xds.node_cluster.clone(),
         stop: stop.clone(),
     });
-    servers.spawn(serve(server().add_service(envoys), xds, stop.clone()));
+    let status_of_envoys = ClientStatusDiscoveryServiceServer::new(StatusPort {
+        clients: clients.clone(),
+        stop: stop.clone(),
+    });
+    let routes = Routes::new(envoys).add_service(status_of_envoys.clone());
+    servers.spawn(serve(doors.0, routes, xds, gauges.clone(), stop.clone()));
 
-    let port = FleetPort::new(hub.clone(), keeper, Arc::clone(&config), &run_id(), stop.clone());
+    let port = FleetPort::new(
+        hub.clone(),
+        keeper,
+        live.clone(),
+        switchboard.clone(),
+        &run_id(),
+        stop.clone(),
+    );
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<FleetLinkServer<FleetPort>>().await;
     health.set_serving::<FleetAdminServer<FleetPort>>().await;
@@ -141,16 +218,18 @@ pub async fn build(config: Config) -> Result<Bound, BuildError> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(|error| BuildError::Internal(error.to_string()))?;
-    let router = server()
-        .add_service(FleetLinkServer::new(port.clone()))
+    let routes = Routes::new(FleetLinkServer::new(port.clone()))
         .add_service(FleetAdminServer::new(port))
+        .add_service(Proxy::new(switchboard))
+        // For the command line, which knows this port.
+        .add_service(status_of_envoys)
         .add_service(health_service)
         .add_service(reflection);
-    servers.spawn(serve(router, fleet, stop.clone()));
+    servers.spawn(serve(doors.1, routes, fleet, gauges, stop.clone()));
 
     let ops = Ops {
         registry,
-        readiness,
+        readiness: readiness.clone(),
         // Every gauge is brought up to date where the thing it counts changes.
         refresh: Arc::new(|| {}),
         pages: Arc::new(move |path| {
@@ -160,17 +239,34 @@ pub async fn build(config: Config) -> Result<Bound, BuildError> {
                 &hub.quarantine.borrow(),
                 &hub.pins.borrow(),
                 &clients.list(),
-                hub.snapshot.borrow().is_some(),
+                hub.views.borrow().is_some(),
             )
         }),
     };
     servers.spawn(ops::serve(status, ops, stop.clone()));
     Ok(Bound {
         addresses,
+        live,
+        readiness,
         stop,
         servers,
-        _claim: claim,
+        store,
     })
+}
+
+/// Reads the files of certificates and tokens that a configuration names; gives what is to be said of them though they can be
+/// used.
+///
+/// # Errors
+/// What of them cannot be used, with the key.
+pub fn check_files(config: &Config) -> Result<Vec<String>, TlsError> {
+    let doors = doors(config)?;
+    let of_doors = [doors.0.warning(), doors.1.warning()]
+        .into_iter()
+        .flatten()
+        .map(str::to_owned);
+    let secrets = Secrets::read(config, &Secrets::default())?;
+    Ok(of_doors.chain(secrets.warnings(SystemTime::now())).collect())
 }
 
 async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, BuildError> {
@@ -191,24 +287,33 @@ fn server() -> Server {
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
 }
 
-async fn serve(router: tonic::transport::server::Router, listener: TcpListener, stop: CancellationToken) {
-    // A change is one small message that must not wait for more (Nagle).
-    let incoming = TcpListenerStream::new(listener).inspect(|stream| {
-        if let Ok(stream) = stream {
-            let _ = stream.set_nodelay(true);
-        }
-    });
-    if let Err(error) = router
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-        .await
-    {
+/// The doors of the ports for Envoys and for agents.
+fn doors(config: &Config) -> Result<(Door, Door), TlsError> {
+    let table = Table {
+        open: access::OPEN,
+        read: access::READ,
+        peer: access::PEER,
+    };
+    let (xds, fleet) = (&config.xds, &config.fleet);
+    let door = |key: &str, tls, access, listen| {
+        let (tls_key, access_key) = (format!("{key}.tls"), format!("{key}.access"));
+        Door::open((&tls_key, tls), (&access_key, access), listen, table)
+    };
+    Ok((
+        door("xds", &xds.tls, &xds.access, xds.listen)?,
+        door("fleet", &fleet.tls, &fleet.access, fleet.listen)?,
+    ))
+}
+
+async fn serve(door: Door, routes: Routes, listener: TcpListener, gauges: Gauges, stop: CancellationToken) {
+    if let Err(error) = door.serve(server(), routes, listener, gauges, stop).await {
         tracing::error!(%error, "a gRPC port ended");
     }
 }
 
 /// Differs from start to start, and from process to process on one machine.
 fn run_id() -> String {
-    let since = std::time::SystemTime::now()
+    let since = SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
     format!("{:x}-{:x}", std::process::id(), since.as_nanos())

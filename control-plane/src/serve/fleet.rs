@@ -1,27 +1,32 @@
-//! The port for agents and tools: `FleetLink`, where agents attach and say how they stand, and `FleetAdmin`, where
-//! people ask for the roster, for the quarantine and for pins.
+//! The port for agents and tools: here `FleetLink`, where agents attach and say how they stand. What people ask there is in
+//! [`admin`](super::admin).
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use graticule_proto::v1::{
-    AgentHello, AgentIntent, AgentPhase, AgentRecord, AgentState, AgentUpdate, AgentWelcome, ClearQuarantineReply,
-    ClearQuarantineRequest, FleetPinProgress, FleetPinRequest, FleetUnpinReply, ListAgentsReply, ListAgentsRequest,
-    ListPinsReply, ListPinsRequest, ListQuarantineReply, ListQuarantineRequest, agent_intent, agent_update,
-    fleet_admin_server::FleetAdmin, fleet_link_server::FleetLink,
+    AgentHello, AgentIntent, AgentPhase, AgentState, AgentUpdate, AgentWelcome, agent_intent, agent_update,
+    fleet_link_server::FleetLink,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::balance;
+use super::calls::{Line, Switchboard};
 use super::hub::{Event, Hub};
+use super::live::Live;
 use super::pins::{self, Keeper};
 use super::quarantine::{self, intent};
-use crate::config::{Config, is_plain_name};
-use crate::core::fleet::{Agent, Identity, Phase, Session};
+use crate::config::is_plain_name;
+use crate::core::fleet::{Identity, Phase, Session};
+
+/// The longest that an agent may say that a request takes; it is also the most that Envoy can be configured to wait.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(86_400);
 
 /// Intents on their way to one agent.
 const INTENTS: usize = 8;
@@ -29,34 +34,45 @@ const INTENTS: usize = 8;
 /// Serves agents and tools from the hub.
 #[derive(Clone, Debug)]
 pub struct FleetPort {
-    hub: Hub,
-    keeper: Keeper,
-    config: Arc<Config>,
+    pub(super) hub: Hub,
+    pub(super) keeper: Keeper,
+    pub(super) live: Live,
+    pub(super) switchboard: Switchboard,
     /// Names this run of the control plane to agents.
     control_plane_id: Arc<str>,
     sessions: Arc<AtomicU64>,
-    stop: CancellationToken,
+    pub(super) stop: CancellationToken,
 }
 
 impl FleetPort {
     /// A port that closes its streams with `stop`.
     #[must_use]
-    pub fn new(hub: Hub, keeper: Keeper, config: Arc<Config>, control_plane_id: &str, stop: CancellationToken) -> Self {
+    pub fn new(
+        hub: Hub,
+        keeper: Keeper,
+        live: Live,
+        switchboard: Switchboard,
+        control_plane_id: &str,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             hub,
             keeper,
-            config,
+            live,
+            switchboard,
             control_plane_id: Arc::from(control_plane_id),
             sessions: Arc::default(),
             stop,
         }
     }
 
-    /// Hears one agent of that pool, and tells it of the quarantine and of pins, until its stream ends, for whatever reason.
+    /// Hears one agent, tells it of the quarantine and of pins, and carries calls over its line, until its
+    /// stream ends, for whatever reason.
     async fn hear(
         &self,
         session: Session,
-        pool: &str,
+        (agent, pool): (&str, &str),
+        line: &Line,
         mut updates: Streaming<AgentUpdate>,
         intents: &mpsc::Sender<Result<AgentIntent, Status>>,
     ) -> Result<(), Status> {
@@ -66,7 +82,8 @@ impl FleetPort {
         let mut desired = self.hub.desired.clone();
         desired.mark_changed();
         // An agent that does not read is heard all the same; when it reads again, it gets what then holds.
-        let (mut news, mut pins_news) = (false, false);
+        let (mut news, mut pins_news, mut calls_news) = (false, false, false);
+        let mut pins_told = None;
         loop {
             let update = tokio::select! {
                 () = self.stop.cancelled() => return Err(Status::unavailable("the control plane stops, attach again")),
@@ -83,12 +100,23 @@ impl FleetPort {
                     pins_news = true;
                     continue;
                 }
-                place = intents.reserve(), if news || pins_news => {
+                () = line.changed(), if !calls_news => {
+                    calls_news = true;
+                    continue;
+                }
+                () = line.late() => continue,
+                place = intents.reserve(), if news || pins_news || calls_news => {
                     let next = if std::mem::take(&mut pins_news) {
-                        Some(pins::intent(&desired.borrow_and_update(), pool))
-                    } else {
-                        news = false;
+                        // Most changes concern others.
+                        let intent = pins::intent(&desired.borrow_and_update(), pool, agent);
+                        let same = intent == pins_told;
+                        pins_told = intent.clone();
+                        intent.filter(|_| !same)
+                    } else if std::mem::take(&mut news) {
                         told.borrow_and_update().as_ref().map(|quarantine| intent(quarantine))
+                    } else {
+                        calls_news = false;
+                        line.next_intent()
                     };
                     let (Ok(place), Some(next)) = (place, next) else { continue };
                     place.send(Ok(next));
@@ -109,6 +137,15 @@ impl FleetPort {
                     self.tell(Event::Cleared(session, fingerprint, age)).await?;
                     continue;
                 }
+                Some(Some(agent_update::Update::Demand(demand))) => {
+                    let asked = balance::asked(demand).map_err(Status::invalid_argument)?;
+                    self.tell(Event::Asked(session, asked)).await?;
+                    continue;
+                }
+                Some(Some(agent_update::Update::Result(result))) => {
+                    line.hear(result);
+                    continue;
+                }
                 Some(Some(agent_update::Update::Hello(_))) => {
                     return Err(Status::invalid_argument(
                         "hello is said once, at the start of the stream",
@@ -123,7 +160,7 @@ impl FleetPort {
         }
     }
 
-    async fn tell(&self, event: Event) -> Result<(), Status> {
+    pub(super) async fn tell(&self, event: Event) -> Result<(), Status> {
         if self.hub.tell(event).await {
             Ok(())
         } else {
@@ -154,7 +191,8 @@ impl FleetLink for FleetPort {
                     return Err(Status::invalid_argument("the first message of a stream is the hello"));
                 };
                 let identity = identity_of(hello).map_err(Status::invalid_argument)?;
-                let pool = identity.pool.clone();
+                let (id, pool) = (identity.id.clone(), identity.pool.clone());
+                let seat = port.switchboard.attach(&identity.id, session);
                 port.tell(Event::Attached(session, identity)).await?;
                 let welcome = AgentWelcome {
                     control_plane_id: port.control_plane_id.to_string(),
@@ -163,9 +201,10 @@ impl FleetLink for FleetPort {
                     intent: Some(agent_intent::Intent::Welcome(welcome)),
                 };
                 let heard = match intents.send(Ok(welcome)).await {
-                    Ok(()) => port.hear(session, &pool, updates, &intents).await,
+                    Ok(()) => port.hear(session, (&id, &pool), &seat.line, updates, &intents).await,
                     Err(_) => Ok(()),
                 };
+                drop(seat);
                 port.hub.tell(Event::Detached(session)).await;
                 heard
             };
@@ -176,74 +215,6 @@ impl FleetLink for FleetPort {
             }
         });
         Ok(Response::new(ReceiverStream::new(outgoing).boxed()))
-    }
-}
-
-#[tonic::async_trait]
-impl FleetAdmin for FleetPort {
-    async fn list_agents(&self, _: Request<ListAgentsRequest>) -> Result<Response<ListAgentsReply>, Status> {
-        let agents = self.hub.roster.borrow().iter().map(record).collect();
-        Ok(Response::new(ListAgentsReply { agents }))
-    }
-
-    async fn list_quarantine(
-        &self,
-        _: Request<ListQuarantineRequest>,
-    ) -> Result<Response<ListQuarantineReply>, Status> {
-        let entries = quarantine::entries(&self.hub.quarantine.borrow());
-        Ok(Response::new(ListQuarantineReply { entries }))
-    }
-
-    async fn clear_quarantine(
-        &self,
-        request: Request<ClearQuarantineRequest>,
-    ) -> Result<Response<ClearQuarantineReply>, Status> {
-        let fingerprint =
-            quarantine::fingerprint_or_all(request.into_inner().fingerprint).map_err(Status::invalid_argument)?;
-        let (answer, cleared) = oneshot::channel();
-        self.tell(Event::Clear(fingerprint, answer)).await?;
-        let cleared = cleared
-            .await
-            .map_err(|_| Status::unavailable("the control plane stops, ask again"))?;
-        let cleared = u32::try_from(cleared).unwrap_or(u32::MAX);
-        Ok(Response::new(ClearQuarantineReply { cleared }))
-    }
-
-    type PinProjectStream = ReceiverStream<Result<FleetPinProgress, Status>>;
-
-    async fn pin_project(&self, request: Request<FleetPinRequest>) -> Result<Response<Self::PinProjectStream>, Status> {
-        let pools = self.config.effective_pools();
-        let key = pins::key(&request.into_inner(), Some(pools.keys()))?;
-        let kept = self.keeper.pin(key.clone()).await?;
-        Ok(Response::new(pins::progress(&self.hub, key, kept)))
-    }
-
-    async fn unpin_project(&self, request: Request<FleetPinRequest>) -> Result<Response<FleetUnpinReply>, Status> {
-        let key = pins::key(&request.into_inner(), None::<std::iter::Empty<&String>>)?;
-        let project = key.project.clone();
-        let was_pinned = self.keeper.unpin(key).await?.changed;
-        Ok(Response::new(FleetUnpinReply { project, was_pinned }))
-    }
-
-    async fn list_pins(&self, _: Request<ListPinsRequest>) -> Result<Response<ListPinsReply>, Status> {
-        let pins = pins::list(&self.hub.pins.borrow());
-        Ok(Response::new(ListPinsReply { pins }))
-    }
-}
-
-fn record(agent: &Agent<AgentState>) -> AgentRecord {
-    let identity = &agent.identity;
-    AgentRecord {
-        hello: Some(AgentHello {
-            agent_id: identity.id.clone(),
-            pool: identity.pool.clone(),
-            data_address: identity.data_address.to_string(),
-            grpc_address: identity.grpc_address.clone(),
-            version: identity.version.clone(),
-        }),
-        state: agent.state.as_ref().map(|(_, state)| state.clone()),
-        attached: agent.attached,
-        told: agent.told().name().to_owned(),
     }
 }
 
@@ -261,6 +232,10 @@ fn identity_of(hello: AgentHello) -> Result<Identity, String> {
             "data_address `{address}` is no IP address and port, set fleet.advertise_http to one such as 10.0.0.7:23457"
         )
     })?;
+    let longest_timeout = Duration::try_from_secs_f64(hello.longest_timeout)
+        .ok()
+        .filter(|time| *time <= LONGEST_TIMEOUT)
+        .ok_or_else(|| format!("longest_timeout {} is no time up to a day", hello.longest_timeout))?;
     let AgentHello {
         agent_id: id,
         pool,
@@ -274,6 +249,7 @@ fn identity_of(hello: AgentHello) -> Result<Identity, String> {
         data_address,
         grpc_address,
         version,
+        longest_timeout,
     })
 }
 
@@ -317,6 +293,13 @@ mod tests {
                 .unwrap_err()
                 .contains("set fleet.advertise_http")
         );
+        for wrong in [-1.0, f64::NAN, f64::INFINITY, 1e6] {
+            let hello = AgentHello {
+                longest_timeout: wrong,
+                ..hello("a", "127.0.0.1:80")
+            };
+            assert!(identity_of(hello).unwrap_err().contains("no time up to a day"));
+        }
     }
 
     #[test]

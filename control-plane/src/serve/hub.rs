@@ -1,24 +1,32 @@
 //! The one task that owns the fleet. Streams send it what agents said; it publishes what follows from that: the
 //! roster for people and tools at once, the snapshot for Envoys after a few milliseconds in which more may come, and what
-//! is known of requests that kill workers, and how agents stand with the fleet's pins.
+//! is known of requests that kill workers, and how agents stand with the fleet's pins. A changed configuration comes to it as one
+//! event more.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use graticule_daemon::ready::Awaited;
-use graticule_proto::v1::AgentState;
+use graticule_proto::v1::{AgentState, ListPlacementsReply};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::balance::{Asked, Balancer};
+use super::discovery::Found;
+use super::pace::Pace;
 use super::pins;
-use crate::adapters::envoy::{self, Member};
+use crate::adapters::envoy::{self, Member, Raised, Unfit};
+use crate::adapters::secrets::Secrets;
 use crate::config::Config;
 use crate::core::fleet::{Agent, Displaced, Fleet, Identity, Phase, Session, Told};
-use crate::core::pins::{Desired, Pins};
+use crate::core::pins::{Desired, Pins, Wished};
 use crate::core::quarantine::{News, Quarantine, Report};
-use crate::core::resources::Snapshot;
+use crate::core::views::Views;
 use crate::metrics::Metrics;
+
+mod share;
 
 /// How long after a change more changes are awaited, so that a burst of agents makes one snapshot.
 const COALESCE: Duration = Duration::from_millis(2);
@@ -36,14 +44,29 @@ pub enum Event {
     Attached(Session, Identity),
     /// It said how it stands. The stream is cancelled when it no longer speaks for an agent.
     Said(Session, Phase, Box<AgentState>, CancellationToken),
+    /// It said what it is asked for.
+    Asked(Session, Asked),
     /// It said what it has against a request.
     Killed(Session, Box<Report>),
     /// An operator cleared a fingerprint there (empty: all), so long ago.
     Cleared(Session, String, Duration),
     /// An operator clears a fingerprint here (empty: all) and is told how many entries there were.
     Clear(String, oneshot::Sender<usize>),
+    /// Somebody wants to know what Envoys would be told with another configuration, which was checked.
+    Preview(Box<Config>, oneshot::Sender<Result<Views, Vec<Unfit>>>),
+    /// Somebody wants to know which agents serve what.
+    Placements(oneshot::Sender<ListPlacementsReply>),
+    /// Agents are at these addresses that cannot register by themselves.
+    Found(Found),
     /// What is to be pinned has changed, and is in the store.
     Desired(Desired),
+    /// From now on this configuration counts, with what its files of certificates have; it has been found good. The answer comes
+    /// when it does.
+    Configure(Arc<Config>, Secrets, oneshot::Sender<()>),
+    /// Files of certificates have changed.
+    Renewed(Secrets),
+    /// What the store had of the quarantine, or another control plane put there.
+    Remembered(Box<Quarantine>),
     /// Its stream has ended.
     Detached(Session),
 }
@@ -55,18 +78,22 @@ pub type Roster = Arc<Vec<Agent<AgentState>>>;
 #[derive(Clone, Debug)]
 pub struct Hub {
     events: mpsc::Sender<Event>,
-    /// What Envoys are to be told; `None` until the sync window is over.
-    pub snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// What Envoys are to be told, view by view; `None` until the sync window is over.
+    pub views: watch::Receiver<Option<Views>>,
     /// The fleet as it is now.
     pub roster: watch::Receiver<Roster>,
     /// What there is against requests that killed workers, as it is now.
     pub quarantine: watch::Receiver<Arc<Quarantine>>,
     /// The same for agents, who must not be told before all of them had time to come back: `None` until then.
     pub told: watch::Receiver<Option<Arc<Quarantine>>>,
-    /// What agents are to keep loaded.
-    pub desired: watch::Receiver<Arc<Desired>>,
+    /// What agents are to keep loaded, and which of them.
+    pub desired: watch::Receiver<Arc<Wished>>,
     /// The same, and how every agent stands with it.
     pub pins: watch::Receiver<Arc<Pins>>,
+    /// The configuration that counts.
+    pub config: watch::Receiver<Arc<Config>>,
+    /// What files of certificates have, as Envoys are told.
+    pub secrets: watch::Receiver<Secrets>,
 }
 
 impl Hub {
@@ -74,18 +101,21 @@ impl Hub {
     #[must_use]
     pub fn start(
         config: Arc<Config>,
+        secrets: Secrets,
         desired: Desired,
         metrics: Metrics,
         synced: Awaited,
         stop: CancellationToken,
     ) -> Self {
         let (events, received) = mpsc::channel(QUEUE);
-        let (publish, snapshot) = watch::channel(None);
+        let (publish, views) = watch::channel(None);
         let (announce, roster) = watch::channel(Roster::default());
         let (show, quarantine) = watch::channel(Arc::default());
         let (tell, told) = watch::channel(None);
-        let (wish, wished) = watch::channel(Arc::new(desired.clone()));
+        let (wish, wished) = watch::channel(Arc::default());
         let (show_pins, pins) = watch::channel(Arc::default());
+        let (configure, configured) = watch::channel(Arc::clone(&config));
+        let (renew, renewed) = watch::channel(secrets);
         let owner = Owner {
             fleet: Fleet::new(config.timing()),
             quarantine: Quarantine::default(),
@@ -95,25 +125,34 @@ impl Hub {
             tell,
             pins: Pins::new(desired),
             pins_changed: true,
+            wish_changed: true,
             wish,
             show_pins,
+            balancer: Balancer::default(),
+            found: Found::new(),
             config,
+            configure,
+            renew,
             metrics,
             started: Instant::now(),
             publish,
+            roster_pace: Pace::default(),
             announce,
             synced: Some(synced),
             published: None,
+            raised: Vec::new(),
         };
         tokio::spawn(owner.run(received, stop));
         Self {
             events,
-            snapshot,
+            views,
             roster,
             quarantine,
             told,
             desired: wished,
             pins,
+            config: configured,
+            secrets: renewed,
         }
     }
 
@@ -133,16 +172,27 @@ struct Owner {
     tell: watch::Sender<Option<Arc<Quarantine>>>,
     pins: Pins,
     pins_changed: bool,
-    wish: watch::Sender<Arc<Desired>>,
+    wish_changed: bool,
+    wish: watch::Sender<Arc<Wished>>,
     show_pins: watch::Sender<Arc<Pins>>,
+    balancer: Balancer,
+    /// Where agents are that cannot register by themselves.
+    found: Found,
     config: Arc<Config>,
+    configure: watch::Sender<Arc<Config>>,
+    renew: watch::Sender<Secrets>,
     metrics: Metrics,
     started: Instant,
-    publish: watch::Sender<Option<Arc<Snapshot>>>,
+    publish: watch::Sender<Option<Views>>,
+    /// When everybody is shown the fleet.
+    roster_pace: Pace,
     announce: watch::Sender<Roster>,
     synced: Option<Awaited>,
-    /// What the last snapshot was made from; the same again would make the same snapshot.
+    /// What the last snapshot was made from; the same again would make the same snapshot. `None` when it is to be made
+    /// anew whatever the fleet says.
     published: Option<Vec<Member>>,
+    /// Pools whose configured timeouts are shorter than their agents', as last said in the log.
+    raised: Vec<Raised>,
 }
 
 impl Owner {
@@ -150,6 +200,7 @@ impl Owner {
         // When the snapshot is to be made anew, if something changed.
         let mut due: Option<Instant> = None;
         self.announce_pins();
+        self.announce_wish();
         loop {
             let deadline = self
                 .fleet
@@ -160,20 +211,39 @@ impl Owner {
                 .next_deadline(Instant::now().into_std())
                 .map(Instant::from_std);
             let spread = self.quarantine_changed.then_some(self.quarantine_due);
-            let wake = [due, deadline, kills, spread].into_iter().flatten().min();
+            let show = self.roster_pace.wake(Instant::now());
+            let balance = self.balancer.wake(Instant::now(), self.started.elapsed());
+            let balance = balance.filter(|_| self.fleet.synced(self.started.elapsed()));
+            let wake = [due, deadline, kills, spread, show, balance]
+                .into_iter()
+                .flatten()
+                .min();
             tokio::select! {
                 () = stop.cancelled() => return,
                 event = events.recv() => {
                     let Some(event) = event else { return };
                     self.hear(event);
+                    // What else has come meanwhile is told together.
+                    for _ in 0..QUEUE {
+                        let Ok(event) = events.try_recv() else { break };
+                        self.hear(event);
+                    }
                 }
                 () = async { tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)).await }, if wake.is_some() => {}
             }
             let clock = self.started.elapsed();
             for agent in self.fleet.tick(clock) {
                 tracing::info!(agent, "agent gone");
+                self.roster_pace.want();
+                self.balancer.want_now();
             }
-            self.announce();
+            if self.roster_pace.is_due(Instant::now()) {
+                let started = Instant::now();
+                self.announce();
+                self.roster_pace.done(Instant::now(), started.elapsed());
+            }
+            self.balance(clock);
+            self.announce_wish();
             self.announce_pins();
             self.quarantine_changed |= self.quarantine.tick(Instant::now().into_std());
             self.announce_quarantine(clock);
@@ -181,12 +251,7 @@ impl Owner {
                 continue;
             }
             let now = Instant::now();
-            let members: Vec<Member> = self
-                .fleet
-                .agents()
-                .filter(|a| a.told() != Told::None)
-                .map(Member::from)
-                .collect();
+            let members = self.members();
             if self.published.as_ref() == Some(&members) {
                 due = None;
             } else if now >= *due.get_or_insert(now + COALESCE) {
@@ -199,12 +264,14 @@ impl Owner {
 
     fn hear(&mut self, event: Event) {
         let clock = self.started.elapsed();
+        self.roster_pace.want();
         match event {
             Event::Attached(session, identity) => {
                 let (agent, address, pool) = (identity.id.clone(), identity.data_address, identity.pool.clone());
                 let known = self.config.effective_pools().contains_key(&pool);
                 self.pins.attach(&agent, &pool);
                 self.pins_changed = true;
+                self.balancer.want_now();
                 for displaced in self.fleet.attach(clock, session, identity) {
                     match displaced {
                         Displaced::SameId => tracing::info!(agent, "agent came again"),
@@ -226,27 +293,43 @@ impl Owner {
                 }
             }
             Event::Said(session, phase, state, stream) => {
-                let before = self.fleet.agents().find(|a| a.is(session)).map(Agent::phase);
+                let before = self.fleet.by(session).map(Agent::phase);
                 let words = pins::words(&state);
+                if let Some(agent) = self.fleet.by(session) {
+                    self.balancer.said(&agent.identity.id, phase, &state);
+                }
                 if !self.fleet.state(clock, session, phase, *state) {
                     stream.cancel();
                     return;
                 }
-                if let Some(agent) = self.fleet.agents().find(|a| a.is(session)) {
+                if let Some(agent) = self.fleet.by(session) {
                     self.pins_changed |= self.pins.said(&agent.identity.id, words);
                 }
                 if before != Some(phase) {
-                    let agent = self
-                        .fleet
-                        .agents()
-                        .find(|a| a.is(session))
-                        .map(|a| a.identity.id.as_str());
+                    self.roster_pace.want_now();
+                    self.balancer.want_now();
+                    let agent = self.fleet.by(session).map(|a| a.identity.id.as_str());
                     tracing::info!(agent, phase = phase.name(), "agent says");
                 }
             }
+            Event::Asked(session, asked) => {
+                if let Some(agent) = self.fleet.by(session) {
+                    self.balancer.hear(&agent.identity.id, asked);
+                }
+            }
+            Event::Placements(answer) => {
+                // Whoever asked may have gone.
+                let _ = answer.send(self.balancer.list(clock, &self.fleet));
+            }
+            Event::Found(found) => {
+                let count = found.values().map(BTreeSet::len).sum();
+                tracing::info!(addresses = count, "where agents are that pools list by address");
+                self.metrics.addresses.set(count_of(count));
+                self.found = found;
+            }
             Event::Killed(session, report) => self.killed(session, *report),
             Event::Cleared(session, fingerprint, age) => {
-                if self.fleet.agents().any(|a| a.is(session)) {
+                if self.fleet.by(session).is_some() {
                     self.clear(&fingerprint, age);
                 }
             }
@@ -258,10 +341,34 @@ impl Owner {
             Event::Desired(desired) => {
                 let projects = desired.pins.len();
                 if self.pins.desire(desired) {
-                    self.pins_changed = true;
-                    self.wish.send_replace(Arc::new(self.pins.desired().clone()));
+                    (self.pins_changed, self.wish_changed) = (true, true);
+                    self.balancer.want_now();
                     tracing::info!(projects, "the pins of the fleet have changed");
                 }
+            }
+            Event::Configure(config, secrets, counts) => {
+                self.fleet.be_patient(config.timing());
+                self.config = Arc::clone(&config);
+                self.configure.send_replace(config);
+                self.renew.send_replace(secrets);
+                self.published = None;
+                self.wish_changed = true;
+                self.balancer.want_now();
+                // Whoever asked may have gone.
+                let _ = counts.send(());
+            }
+            Event::Renewed(secrets) => {
+                self.renew.send_replace(secrets);
+                self.published = None;
+            }
+            Event::Remembered(before) => {
+                self.quarantine_changed |= self.quarantine.remember(Instant::now().into_std(), &before);
+            }
+            Event::Preview(config, answer) => {
+                // Files that another configuration names are looked at when it is applied.
+                let secrets = Secrets::unread(&config, &self.renew.borrow());
+                // Whoever asked may have gone.
+                let _ = answer.send(envoy::views(&config, &self.members(), &secrets));
             }
             Event::Detached(session) => self.fleet.detach(clock, session),
         }
@@ -269,7 +376,7 @@ impl Owner {
 
     /// A stream that no longer speaks for its agent says nothing that counts; the agent says it again on its new one.
     fn killed(&mut self, session: Session, report: Report) {
-        let Some(agent) = self.fleet.agents().find(|a| a.is(session)) else {
+        let Some(agent) = self.fleet.by(session) else {
             return;
         };
         let (agent, now) = (agent.identity.id.clone(), Instant::now().into_std());
@@ -323,21 +430,6 @@ impl Owner {
         }
     }
 
-    /// Shows what has changed in the pins, and forgets agents that are not in the fleet any more.
-    fn announce_pins(&mut self) {
-        let fleet = &self.fleet;
-        self.pins_changed |= self
-            .pins
-            .retain(|agent| fleet.agents().any(|known| known.identity.id == agent));
-        if !std::mem::take(&mut self.pins_changed) {
-            return;
-        }
-        let (all, lacking) = self.pins.counts();
-        self.metrics.fleet_pins.set(count_of(all));
-        self.metrics.fleet_pins_lacking.set(count_of(lacking));
-        self.show_pins.send_replace(Arc::new(self.pins.clone()));
-    }
-
     fn announce(&self) {
         let roster: Vec<_> = self.fleet.agents().cloned().collect();
         self.metrics.agents.reset();
@@ -361,11 +453,35 @@ impl Owner {
         self.announce.send_replace(Arc::new(roster));
     }
 
+    /// Says, once, where the agents' word goes before the configuration.
+    fn compare_timeouts(&mut self, members: &[Member]) {
+        let raised = envoy::raised(&self.config, members);
+        self.metrics.timeouts_raised.set(count_of(raised.len()));
+        for Raised {
+            pool,
+            configured,
+            needed,
+        } in raised.iter().filter(|raised| !self.raised.contains(raised))
+        {
+            tracing::warn!(
+                pool,
+                ?configured,
+                ?needed,
+                "agents of this pool may take longer than Envoy is configured to wait; it waits as long as they need. Raise request_timeout of the pool or of front, or lower the agents' server.timeout and server.timeouts"
+            );
+        }
+        self.raised = raised;
+    }
+
     fn publish(&mut self, members: &[Member]) {
-        match envoy::snapshot(&self.config, members) {
-            Ok(snapshot) => {
+        self.compare_timeouts(members);
+        let views = envoy::views(&self.config, members, &self.renew.borrow());
+        match views {
+            Ok(views) => {
                 self.metrics.snapshots.inc();
-                self.publish.send_replace(Some(Arc::new(snapshot)));
+                let before = self.publish.borrow().clone().unwrap_or_default();
+                let views = views.after(&before);
+                self.publish.send_replace(Some(views));
                 if self.synced.take().is_some() {
                     tracing::info!(
                         agents = members.len(),

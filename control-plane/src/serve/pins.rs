@@ -15,11 +15,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::hub::{Event, Hub};
-use crate::adapters::store::Store;
-use crate::core::pins::{Desired, Key, Pins, State, Words};
+use crate::adapters::store::{Store, StoreError};
+use crate::core::pins::{Desired, Key, Pins, State, Wished, Words};
 
 /// For how long progress is told.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often a change is tried that other control planes get in the way of.
+const TRIES: usize = 5;
 
 /// The state of an agent that went away while progress was told.
 const GONE: &str = "gone";
@@ -54,14 +57,20 @@ impl Keeper {
         Self { kept, hub }
     }
 
-    /// Pins.
+    /// Pins; `replicas` is 0 for as it is, or as the pool is configured.
     ///
     /// # Errors
     /// When the store cannot be written; nothing has changed then.
-    pub async fn pin(&self, key: Key) -> Result<Changed, Status> {
+    pub async fn pin(&self, key: Key, replicas: u32) -> Result<Changed, Status> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        tracing::info!(project = key.project, pool = key.pool, "to be pinned for the fleet");
-        self.change(move |desired| desired.with(key, now.as_secs())).await
+        tracing::info!(
+            project = key.project,
+            pool = key.pool,
+            replicas,
+            "to be pinned for the fleet"
+        );
+        self.change(move |desired| desired.with(key.clone(), now.as_secs(), replicas))
+            .await
     }
 
     /// Ends a pin.
@@ -73,14 +82,29 @@ impl Keeper {
         self.change(move |desired| desired.without(&key)).await
     }
 
+    /// Another control plane has changed what is desired, in the store that both share.
+    pub async fn adopt(&self, desired: Desired) {
+        let mut kept = self.kept.lock().await;
+        if desired.revision > kept.desired.revision {
+            kept.desired = desired.clone();
+            self.hub.tell(Event::Desired(desired)).await;
+        }
+    }
+
     async fn change(
         &self,
-        change: impl FnOnce(&Desired) -> Option<Desired> + Send + 'static,
+        change: impl Fn(&Desired) -> Option<Desired> + Send + Sync + 'static,
     ) -> Result<Changed, Status> {
         let keeper = self.clone();
-        // To its end, even when whoever asked has gone: what is on disk and what counts are not to part.
-        let done = tokio::spawn(async move {
-            let mut kept = keeper.kept.lock().await;
+        // To its end, even when whoever asked has gone: what is in the store and what counts are not to part.
+        let done = tokio::spawn(async move { keeper.carry_out(change).await });
+        done.await.map_err(|error| Status::internal(error.to_string()))?
+    }
+
+    async fn carry_out(&self, change: impl Fn(&Desired) -> Option<Desired> + Send + Sync) -> Result<Changed, Status> {
+        let mut kept = self.kept.lock().await;
+        let mut tries = 0..TRIES;
+        loop {
             let Some(next) = change(&kept.desired) else {
                 let revision = kept.desired.revision;
                 return Ok(Changed {
@@ -88,25 +112,33 @@ impl Keeper {
                     revision,
                 });
             };
-            let (store, written) = (kept.store.clone(), next.clone());
-            let saved = tokio::task::spawn_blocking(move || store.save(&written)).await;
-            let saved = saved.map_err(|error| Status::internal(error.to_string()))?;
-            saved.map_err(|error| {
-                tracing::error!(%error, "the pins of the fleet cannot be kept, so they stay as they were");
-                Status::failed_precondition(format!("nothing was changed: {error}"))
-            })?;
-            let revision = next.revision;
-            kept.desired = next.clone();
-            if !keeper.hub.tell(Event::Desired(next)).await {
-                return Err(Status::unavailable("the control plane stops, ask again"));
+            match kept.store.save_pins(&next).await {
+                Ok(()) => {
+                    let revision = next.revision;
+                    kept.desired = next.clone();
+                    if !self.hub.tell(Event::Desired(next)).await {
+                        return Err(Status::unavailable("the control plane stops, ask again"));
+                    }
+                    return Ok(Changed {
+                        changed: true,
+                        revision,
+                    });
+                }
+                // Another control plane was first: the change is made to what it has left.
+                Err(StoreError::Conflict { .. }) if tries.next().is_some() => {
+                    let there = kept.store.pins().await.map_err(|error| refused(&error))?;
+                    kept.desired = there.clone();
+                    self.hub.tell(Event::Desired(there)).await;
+                }
+                Err(error) => return Err(refused(&error)),
             }
-            Ok(Changed {
-                changed: true,
-                revision,
-            })
-        });
-        done.await.map_err(|error| Status::internal(error.to_string()))?
+        }
     }
+}
+
+fn refused(error: &StoreError) -> Status {
+    tracing::error!(%error, "the pins of the fleet cannot be kept, so they stay as they were");
+    Status::failed_precondition(format!("nothing was changed: {error}"))
 }
 
 /// What is asked for, checked and in one spelling. With `pools`, the pool has to be one of them.
@@ -141,16 +173,16 @@ pub fn words(state: &AgentState) -> Words {
     }
 }
 
-/// What agents of a pool are told.
+/// What an agent of a pool is told; nothing while it is not decided what it is to keep.
 #[must_use]
-pub fn intent(desired: &Desired, pool: &str) -> AgentIntent {
+pub fn intent(wished: &Wished, pool: &str, agent: &str) -> Option<AgentIntent> {
     let pins = FleetPins {
-        projects: desired.of_pool(pool),
-        revision: desired.revision,
+        projects: wished.of_agent(pool, agent)?,
+        revision: wished.desired.revision,
     };
-    AgentIntent {
+    Some(AgentIntent {
         intent: Some(agent_intent::Intent::Pins(pins)),
-    }
+    })
 }
 
 /// What operators are shown.
@@ -160,6 +192,7 @@ pub fn list(pins: &Pins) -> Vec<FleetPin> {
         project: listed.key.project.clone(),
         pool: listed.key.pool.clone(),
         since: listed.pin.since,
+        replicas: listed.pin.replicas,
         agents: listed
             .agents
             .iter()
@@ -257,8 +290,11 @@ mod tests {
     use super::*;
 
     fn asked(project: &str, pool: &str) -> FleetPinRequest {
-        let (project, pool) = (project.to_owned(), pool.to_owned());
-        FleetPinRequest { project, pool }
+        FleetPinRequest {
+            project: project.to_owned(),
+            pool: pool.to_owned(),
+            replicas: 0,
+        }
     }
 
     #[test]

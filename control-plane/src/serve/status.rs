@@ -90,7 +90,7 @@ th,td{text-align:left;padding:.2em 1em .2em 0;border-bottom:1px solid #ccc;verti
     } else {
         table(
             &mut page,
-            &["node", "from", "has taken", "last refused"],
+            &["node", "view", "from", "has taken", "last refused"],
             envoys.iter().map(envoy_row),
         );
     }
@@ -181,6 +181,7 @@ fn envoy_row(card: &Card) -> Vec<String> {
     let peer = card.peer.map(|peer| peer.to_string()).unwrap_or_default();
     vec![
         name,
+        card.view.clone(),
         peer,
         taken.collect::<Vec<_>>().join("\n"),
         refused.collect::<Vec<_>>().join("\n"),
@@ -214,7 +215,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::delta::{Node, Rejection};
+    use crate::core::ads::{Node, Rejection};
     use crate::core::resources::Kind;
 
     #[test]
@@ -233,7 +234,7 @@ mod tests {
             project: "/world".to_owned(),
             pool: String::new(),
         };
-        let mut pins = Pins::new(crate::core::pins::Desired::default().with(key, 7).unwrap());
+        let mut pins = Pins::new(crate::core::pins::Desired::default().with(key, 7, 0).unwrap());
         pins.attach("a", "default");
         pins.attach("b", "default");
         let words = crate::core::pins::Words {

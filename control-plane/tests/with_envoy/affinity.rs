@@ -86,14 +86,14 @@ async fn hostile_input_neither_breaks_the_script_nor_forges_headers() {
         let answer = stack.send(request(Method::GET, target, &forged, "")).await;
         assert_eq!(answer.project(), None, "{target}: the client's own word does not stay");
     }
-    let long = "a".repeat(50_000);
+    let long = "a".repeat(30_000);
     for (target, key) in [
         ("/?MAP=a%0d%0ax-evil:%201", "a%0D%0Ax-evil%3A%201".to_owned()),
         ("/?MAP=%00%00world%00", "%00%00world%00".to_owned()),
         ("/?MAP=%%%zz%", "%25%25%25zz%25".to_owned()),
         (&format!("/?MAP={long}"), "a".repeat(1024)),
-        (&format!("/?{}MAP=w", "&".repeat(50_000)), "w".to_owned()),
-        (&format!("/?{}&MAP=w", "=".repeat(50_000)), "w".to_owned()),
+        (&format!("/?{}MAP=w", "&".repeat(30_000)), "w".to_owned()),
+        (&format!("/?{}&MAP=w", "=".repeat(30_000)), "w".to_owned()),
         (&format!("/?MAP={}x", "/".repeat(1000)), "x".to_owned()),
     ] {
         let answer = stack.get(target).await;

@@ -164,10 +164,10 @@ async fn every_request_is_logged_as_one_line_of_json() {
     crate::stack::until("the log line", has_line).await;
     let text = std::fs::read_to_string(&log).unwrap();
     let line: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
-    assert_eq!(line["path"], "/?MAP=/w");
+    assert_eq!(line["path"], "/");
     assert_eq!(line["project"], "w");
     assert_eq!(line["agent"], "a");
     assert_eq!(line["status"], 200);
     assert_eq!(line["request_id"], answer.header("x-request-id"));
-    assert_eq!(line.as_object().unwrap().len(), 15);
+    assert_eq!(line.as_object().unwrap().len(), 28);
 }

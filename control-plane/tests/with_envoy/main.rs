@@ -4,8 +4,20 @@
 
 mod affinity;
 mod answers;
+mod balancing;
+mod calls;
+mod everything;
+mod fleet_admin;
 mod fleet_changes;
+mod fragments;
+mod front;
 mod pins;
+mod pools;
 mod ports;
 mod quarantine;
+mod soak;
 mod stack;
+mod state;
+mod tls;
+mod validate;
+mod world;

@@ -65,8 +65,11 @@ async fn admin(bound: &Bound) -> FleetAdminClient<Channel> {
 }
 
 fn wish(project: &str, pool: &str) -> FleetPinRequest {
-    let (project, pool) = (project.to_owned(), pool.to_owned());
-    FleetPinRequest { project, pool }
+    FleetPinRequest {
+        project: project.to_owned(),
+        pool: pool.to_owned(),
+        replicas: 0,
+    }
 }
 
 async fn next(progress: &mut Streaming<FleetPinProgress>) -> (Vec<(String, String)>, bool) {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use control_plane::{Bound, Config, build};
 use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use graticule_proto::v1::fleet_admin_client::FleetAdminClient;
 use graticule_proto::v1::fleet_link_client::FleetLinkClient;
 use graticule_proto::v1::{
@@ -48,7 +48,7 @@ pub fn hello(agent_id: &str, data_address: &str) -> AgentUpdate {
     }
 }
 
-fn state(phase: AgentPhase) -> AgentUpdate {
+pub fn state(phase: AgentPhase) -> AgentUpdate {
     let state = AgentState {
         phase: phase as i32,
         ..Default::default()
@@ -171,20 +171,6 @@ async fn the_stream_of_a_replaced_agent_is_closed() {
             "this stream no longer speaks for the agent, attach again"
         )
     );
-    bound.stop().await;
-}
-
-#[tokio::test]
-async fn state_of_the_world_is_refused_with_the_remedy() {
-    let bound = control_plane(|_| {}).await;
-    let address = format!("http://{}", bound.addresses.xds);
-    let mut client = AggregatedDiscoveryServiceClient::connect(address).await.unwrap();
-    let status = client
-        .stream_aggregated_resources(tokio_stream::pending::<DiscoveryRequest>())
-        .await
-        .unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
-    assert!(status.message().contains("DELTA_GRPC"), "{status}");
     bound.stop().await;
 }
 

@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 
 use crate::ports::{control_plane, hello};
-use crate::stack::{PATIENCE, exchange, request};
+use crate::stack::{PATIENCE, exchange, request, store_dir};
 
 const POISON: &str = "0123456789abcdef";
 
@@ -212,5 +212,31 @@ async fn nothing_is_told_before_the_sync_window_is_over() {
     b.says(killed(POISON, &[2.0], "GET /")).await;
     let first = a.told().await;
     assert!(first.entries[0].refused && first.entries[0].kills == 2, "{first:?}");
+    bound.stop().await;
+}
+
+#[tokio::test]
+async fn it_is_there_after_a_restart_when_all_agents_have_gone() {
+    let dir = store_dir();
+    let bound = control_plane(|config| config.store.dir.clone_from(&dir)).await;
+    let mut a = Link::attach(&bound, "a", 5200).await;
+    a.says(killed(POISON, &[30.0, 1.0], "GET /ows/slow")).await;
+    a.until_told(|told| told.entries.iter().any(|entry| entry.refused))
+        .await;
+    drop(a);
+    // At once: what has not been written yet is written at the end.
+    bound.stop().await;
+    let bound = control_plane(|config| config.store.dir.clone_from(&dir)).await;
+    let kept = list(&bound).await;
+    assert!(kept.len() == 1 && kept[0].refused && kept[0].kills == 2, "{kept:?}");
+    let mut b = Link::attach(&bound, "b", 5201).await;
+    let told = b.until_told(|told| !told.entries.is_empty()).await;
+    let ages = &told.entries[0].agents["a"].ages_seconds;
+    assert!((30.0..60.0).contains(&ages[0]), "{ages:?}");
+    // What an operator lets through stays so.
+    assert_eq!(clear(&bound, POISON).await.unwrap(), 1);
+    bound.stop().await;
+    let bound = control_plane(|config| config.store.dir.clone_from(&dir)).await;
+    assert_eq!(list(&bound).await.len(), 0);
     bound.stop().await;
 }

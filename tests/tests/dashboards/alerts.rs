@@ -19,6 +19,9 @@ const WELL: &[(&str, &str)] = &[
     ("graticule_cp_agents_astray", "0+0x130"),
     ("graticule_fleet_pins_lacking", "0+0x130"),
     ("graticule_cp_snapshots_inconsistent_total", "0+0x130"),
+    ("graticule_cp_config_refused", "0+0x130"),
+    (r#"graticule_cp_store_writes_total{result="failed"}"#, "0+0x130"),
+    ("graticule_cp_store_away", "0+0x130"),
     (r#"graticule_memory_used_bytes{instance="a",pool="p"}"#, "50+0x130"),
     (r#"graticule_memory_total_bytes{instance="a",pool="p"}"#, "100+0x130"),
     (
@@ -76,6 +79,14 @@ const WELL: &[(&str, &str)] = &[
     (r#"graticule_plugins{instance="a",pool="p",state="failed"}"#, "0+0x130"),
     (r#"graticule_plugins{instance="a",pool="p",state="loaded"}"#, "2+0x130"),
     (r#"graticule_ready{instance="a",pool="p"}"#, "1+0x130"),
+    (
+        r#"graticule_tls_certificate_expires_timestamp_seconds{instance="c",used_for="front.tls"}"#,
+        "4000000+0x130",
+    ),
+    (
+        r#"graticule_tls_files_unusable{instance="c",used_for="front.tls"}"#,
+        "0+0x130",
+    ),
     (
         r#"envoy_cluster_membership_healthy{envoy_cluster_name="pool/p"}"#,
         "2+0x130",
@@ -189,6 +200,27 @@ const ILL: &[(&str, &str, &str)] = &[
         "0+0x100 1+0x20",
     ),
     ("GraticuleAgentsAstray", "graticule_cp_agents_astray", "0+0x100 1+0x20"),
+    (
+        "GraticuleConfigurationRefused",
+        "graticule_cp_config_refused",
+        "0+0x90 1+0x40",
+    ),
+    (
+        // Time begins at 0 there.
+        "GraticuleCertificateExpires",
+        r#"graticule_tls_certificate_expires_timestamp_seconds{instance="c",used_for="front.tls"}"#,
+        "1000000+0x130",
+    ),
+    (
+        "GraticuleTlsFilesUnusable",
+        r#"graticule_tls_files_unusable{instance="c",used_for="front.tls"}"#,
+        "0+0x100 1+0x20",
+    ),
+    (
+        "GraticuleStoreNotWritten",
+        r#"graticule_cp_store_writes_total{result="failed"}"#,
+        "0+0x100 1+0x20",
+    ),
     (
         "GraticuleFleetPinLacking",
         "graticule_fleet_pins_lacking",

@@ -149,7 +149,12 @@ async fn load(stack: &Stack) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_query_answers_and_every_metric_is_there() {
-    let stack = Plan::agents(2).start().await;
+    // HTTPS, so that there is a certificate to be told of; on whichever port is free.
+    let stack = Plan::agents(2)
+        .control_plane("CONF_FRONT__TLS__AUTO", "yes")
+        .control_plane("CONF_FRONT__TLS__LISTEN", "127.0.0.1:0")
+        .start()
+        .await;
     let prometheus = Prometheus::start(&stack).await;
     load(&stack).await;
 

@@ -189,7 +189,11 @@ fn shown() -> BTreeSet<String> {
 
 /// The metrics of both daemons, as their code names them.
 fn defined() -> BTreeSet<String> {
-    let files = ["worker-agent/src/serve/metrics.rs", "control-plane/src/metrics.rs"];
+    let files = [
+        "worker-agent/src/serve/metrics.rs",
+        "control-plane/src/metrics.rs",
+        "daemon/src/tls/watch.rs",
+    ];
     files.into_iter().flat_map(reading::metrics_of).collect()
 }
 

@@ -98,7 +98,7 @@ pub fn metrics_of(path: &str) -> BTreeSet<String> {
         .map(str::to_owned)
         .collect();
     assert!(
-        names.len() > 5,
+        names.len() > 1,
         "{path} no longer defines metrics as text literals: {names:?}"
     );
     names

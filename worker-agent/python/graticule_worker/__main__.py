@@ -59,8 +59,9 @@ if __name__ == "__main__":
         main()
     except (ValueError, json.JSONDecodeError, OSError) as error:
         print(f"graticule_worker could not start: {error}", file=sys.stderr, flush=True)
-    except BaseException:  # whatever it is, the agent must read it: a process that ends without words helps nobody
+    except BaseException as error:  # whatever it is, the agent must read it: a process that ends without words helps nobody
         traceback.print_exc()
-        print("graticule_worker could not start", file=sys.stderr, flush=True)
+        said = f"{type(error).__name__}: {error}"  # once more, as the agent's report has room for the last line only
+        print(f"graticule_worker could not start: {said}", file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(forking.EXIT_START_FAILED)

@@ -51,6 +51,13 @@ def describe(held):
     }
 
 
+def drawable(project):
+    """The names under which WMS draws a project's layers, lowest first."""
+    tree = _Tree(project)
+    tree.layers(project.layerTreeRoot())
+    return tree.draw_order()
+
+
 class _Tree:
     """The layer tree as WMS shows it."""
 

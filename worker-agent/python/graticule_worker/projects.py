@@ -81,6 +81,10 @@ class Projects:
         self._held[uri] = held
         return held, True
 
+    def held(self, uri):
+        """The Held, or None."""
+        return self._held.get(uri)
+
     def unload(self, uri):
         """Whether it was held."""
         held = self._held.pop(uri, None)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from qgis.core import QgsFeedback
 from qgis.server import QgsBufferServerRequest, QgsServerRequest
 
-from . import describe, frames, outgoing, plugins, process, projects, qgis_init, response
+from . import describe, frames, outgoing, plugins, process, projects, qgis_init, response, warming
 from .project_file import ProjectError
 
 EXIT_OK = 0
@@ -52,15 +52,17 @@ class Request:
     def __init__(self, message):
         self.id = message["id"]
         self.describes = message["op"] == "describe"
-        self.method = "GET" if self.describes else message["method"]
-        self.url = "" if self.describes else message["url"]
+        self.sleeps = message.get("seconds", 0) if message["op"] == "sleep" else None
+        self.method = message.get("method", "GET")
+        self.url = message.get("url", "")
         self.headers = message.get("headers", [])
-        self.project = message["project"]
+        self.project = message.get("project")
         self.evict = message.get("evict", [])
         self.depth = message.get("depth", 0)
         self.body = bytearray()
         self.cancelled = False
         self.feedback = None
+        self._stopped = threading.Event()
 
     def begin(self):
         """Called by the thread that renders; from now on a cancel can reach QGIS. One that came earlier does too."""
@@ -71,8 +73,13 @@ class Request:
     def cancel(self):
         """Called by the control thread, at any time."""
         self.cancelled = True
+        self._stopped.set()
         if self.feedback is not None:
             self.feedback.cancel()
+
+    def sleep(self):
+        """Wait as long as asked, or until a cancel. Called by the thread that renders."""
+        self._stopped.wait(self.sleeps)
 
     def for_qgis(self):
         # HTTP/2 and most libraries write header names in lower case; QGIS looks for `Accept` and `X-Qgis-Service-Url`.
@@ -112,6 +119,7 @@ class Worker:
                     "event": "ready",
                     "pid": os.getpid(),
                     "qgis": self._qgis.version,
+                    "versions": self._qgis.versions(),
                     "start": self._start,
                     "projects": self._projects.list(),
                     "plugins": self._plugins.list(),
@@ -151,7 +159,7 @@ class Worker:
                 return collecting
             if collecting is not None:
                 raise frames.FrameError(f"{payload.get('op')!r} before the end of a body")
-            if payload.get("op") not in ("request", "describe"):
+            if payload.get("op") not in ("request", "describe", "sleep"):
                 self._work.put(payload)
                 return None
             request = self._current = Request(payload)
@@ -195,11 +203,23 @@ class Worker:
             return held.describe()
         if op == "unload":
             return self._projects.unload(work["uri"])
+        if op == "warm":
+            return self._warm(work["uri"])
         if op == "list":
             return self._projects.list()
         if op == "ping":
             return work.get("echo")
-        raise ValueError(f"unknown op {op!r}; known are request, describe, load, unload, list, ping, cancel and quit")
+        raise ValueError(
+            f"unknown op {op!r}; known are request, describe, sleep, load, unload, warm, list, ping, cancel and quit"
+        )
+
+    def _warm(self, uri):
+        """Whether a map was drawn. None is while a plugin says who may see what: it would be asked about nobody."""
+        held = self._projects.held(uri)
+        if held is None or any(plugin["access_control"] for plugin in self._plugins.list()):
+            return False
+        self._outgoing.serving(0)
+        return warming.first_map(self._qgis, held.project)
 
     def _serve(self, request):
         wall, cpu = time.perf_counter(), time.process_time()
@@ -225,6 +245,11 @@ class Worker:
     def _render(self, request, answer):
         for uri in request.evict:
             self._projects.unload(uri)
+        if request.sleeps is not None:
+            request.sleep()
+            if not request.cancelled:
+                answer.finish()
+            return None
         held, loaded_now = self._projects.get(request.project)
         request.begin()
         if request.describes:

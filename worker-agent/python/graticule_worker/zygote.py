@@ -14,7 +14,7 @@ import traceback
 import warnings
 from collections import Counter
 
-from . import forking, frames, plugins, preload, process, projects, qgis_init, worker
+from . import forking, frames, plugins, preload, process, projects, qgis_init, warming, worker
 from .project_file import ProjectError
 
 _ALLOWED_THREADS = {qgis_init.BEARER_THREAD}
@@ -29,7 +29,7 @@ def run(sock, settings):
     warnings.filterwarnings("ignore", message=r".*multi-threaded, use of fork\(\)", category=DeprecationWarning)
     qgis = qgis_init.start()
     if settings.warm_up:
-        qgis_init.warm_up(qgis)  # before the plugins, which would take it for a request
+        warming.throwaway_map(qgis)  # before the plugins, which would take it for a request
     loaded = plugins.Plugins(qgis, settings, _ALLOWED_THREADS)
     loaded.load_before_forks()  # before the projects, which may need them
     held = projects.Projects(qgis.server, settings)
@@ -43,6 +43,7 @@ def run(sock, settings):
             "event": "ready",
             "pid": os.getpid(),
             "qgis": qgis.version,
+            "versions": qgis.versions(),
             "projects": held.list(),
             "failed": failed,
             "not_preloaded": not_preloaded,

@@ -1,4 +1,4 @@
-"""What a worker says of a project: the answer to `describe`."""
+"""What a worker does besides requests: the answers to `describe` and `sleep`."""
 
 import json
 import unittest
@@ -69,6 +69,22 @@ class Describing(serving.Case):
         for name, kind in [("broken.qgs", "project_broken"), ("nowhere.qgs", "project_missing")]:
             answer = self.describe(name)
             self.assertEqual((answer.status, answer.error["kind"]), (None, kind))
+
+    def test_it_sleeps_as_long_as_asked_or_until_a_cancel(self):
+        self.details("world.qgs")
+        self.worker.last_id = "s-1"
+        sleep = {"op": "sleep", "id": "s-1", "evict": [project("world.qgs")]}
+        self.worker.send({**sleep, "seconds": 0.2})
+        answer = self.worker.answer()
+        self.assertEqual((answer.status, answer.body), (200, b""))
+        self.assertGreaterEqual(answer.report["wall_ms"], 190)
+        held = [held["uri"] for held in self.worker.operate("list")["result"]]
+        self.assertNotIn(project("world.qgs"), held)
+        self.worker.last_id = "s-1"
+        self.worker.send({**sleep, "seconds": 600})
+        self.worker.send({"op": "cancel", "id": "s-1"})
+        answer = self.worker.answer()
+        self.assertEqual((answer.status, answer.error["kind"]), (None, "cancelled"))
 
 
 if __name__ == "__main__":

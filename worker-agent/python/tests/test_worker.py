@@ -58,6 +58,7 @@ class Serving(serving.Case):
         self.assertEqual(self.worker.ready["start"], "spawn")
         self.assertEqual(self.worker.ready["pid"], self.worker.pid)
         self.assertRegex(self.worker.ready["qgis"], r"^3\.\d+\.\d+$")
+        self.assertEqual(sorted(self.worker.ready["versions"]), ["gdal", "python", "qgis", "qt"])
 
     def test_map(self):
         answer = self.ask(get_map("areas,hills"))
@@ -140,6 +141,13 @@ class Serving(serving.Case):
         self.assertGreater(colours(answer.body)[2], 1)
         self.assertNotIn(b"lost", self.ask(URL + WMS + "GetCapabilities", project=partly).body)
         self.assertEqual(self.ask(get_map("lost"), project=partly).status, 400)
+
+    def test_a_first_map_for_nobody(self):
+        world = {"uri": project("world.qgs"), "version": "1"}
+        self.worker.operate("load", project=world)
+        self.assertIs(self.worker.operate("warm", uri=world["uri"])["result"], True)
+        self.assertIs(self.worker.operate("warm", uri="/not/held")["result"], False)
+        self.assertEqual(self.ask(get_map("areas")).status, 200)
 
     def test_load_list_unload_ping(self):
         zipped = {"uri": project("zipped.qgz"), "version": "7"}

@@ -4,6 +4,7 @@
 //! reads on to the end of the answer, and hands the worker back.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -24,6 +25,8 @@ pub enum Task {
     Request,
     /// To say what the project is, as JSON. Of the job, only id, hold and depth count.
     Describe,
+    /// To be busy for so long. Of the job, only the id counts.
+    Sleep(Duration),
 }
 
 /// What QGIS is asked.
@@ -212,6 +215,11 @@ async fn send(lease: &mut Lease, job: &Job) -> Result<(), ChannelError> {
             project: &project,
             evict: &evict,
             depth: job.depth,
+        },
+        Task::Sleep(long) => ToWorker::Sleep {
+            id: &job.id,
+            seconds: long.as_secs_f64(),
+            evict: &evict,
         },
     };
     let channel = lease.channel();

@@ -1,5 +1,5 @@
 //! The stream to the control plane: who this agent is and how it is doing, again and again, for as long as it lives; and
-//! both ways, which requests kill workers; and downwards, what the fleet has pinned.
+//! both ways, which requests kill workers; and downwards, what the fleet has pinned, and calls of this agent.
 //!
 //! The control plane may be away at any time; the agent serves on and comes back to it. It knows nothing of pools: others
 //! hand it the state to send.
@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use graticule_daemon::tls::{Channel, Dial};
 use graticule_proto::v1::agent_intent::Intent;
 use graticule_proto::v1::agent_update::Update;
 use graticule_proto::v1::fleet_link_client::FleetLinkClient;
@@ -14,8 +15,10 @@ use graticule_proto::v1::{AgentHello, AgentState, AgentUpdate};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
+use super::calls::CallsHandle;
+use super::demand::{DemandHandle, same_projects};
 use super::fleet_pins::FleetPinsHandle;
 use super::quarantine::QuarantineHandle;
 
@@ -31,13 +34,21 @@ const AT_LEAST_EVERY: Duration = Duration::from_secs(5);
 /// States that differ only in how busy the agent is are sent at most this often.
 const AT_MOST_EVERY: Duration = Duration::from_millis(200);
 
+/// It is looked this often whether other projects are asked for than before.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How often they are asked for is told at most this often.
+const COUNTS_EVERY: Duration = Duration::from_secs(20);
+
 /// Tells the control plane at `endpoint` of this agent until `state` has no sender any more.
 pub async fn run(
-    endpoint: Endpoint,
+    (endpoint, dial): (Endpoint, Dial),
     hello: AgentHello,
     mut state: watch::Receiver<AgentState>,
     quarantine: QuarantineHandle,
     pins: FleetPinsHandle,
+    demand: DemandHandle,
+    calls: CallsHandle,
 ) {
     let endpoint = endpoint
         .connect_timeout(Duration::from_secs(2))
@@ -48,14 +59,17 @@ pub async fn run(
     let mut pause = FIRST_PAUSE;
     let mut said = false;
     loop {
-        let error = match endpoint.connect().await {
+        let error = match dial.connect(&endpoint).await {
             Ok(channel) => {
-                match attach(channel, &hello, &mut state, &quarantine, &pins, || pause = FIRST_PAUSE).await {
+                let handles = (&quarantine, &pins, &demand, &calls);
+                let ended = attach(channel, &hello, &mut state, handles, || pause = FIRST_PAUSE).await;
+                calls.begin();
+                match ended {
                     Ok(()) => return,
                     Err(error) => error.to_string(),
                 }
             }
-            Err(error) => error_chain(&error),
+            Err(error) => error.to_string(),
         };
         if pause == FIRST_PAUSE || !said {
             tracing::warn!(control_plane = %endpoint.uri(), error, "not attached to the control plane; serving on and trying again");
@@ -66,23 +80,12 @@ pub async fn run(
     }
 }
 
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
-}
-
 /// One stream; `Ok` when the agent is leaving.
 async fn attach(
     channel: Channel,
     hello: &AgentHello,
     state: &mut watch::Receiver<AgentState>,
-    quarantine: &QuarantineHandle,
-    pins: &FleetPinsHandle,
+    (quarantine, pins, demand, calls): (&QuarantineHandle, &FleetPinsHandle, &DemandHandle, &CallsHandle),
     attached: impl FnOnce(),
 ) -> Result<(), tonic::Status> {
     let (send, updates) = mpsc::channel(4);
@@ -105,8 +108,21 @@ async fn attach(
     quarantine.begin();
     let mut sent = first;
     let mut due = Instant::now() + AT_LEAST_EVERY;
+    let (mut asked, mut asked_at, mut look_at) = (None, Instant::now(), Instant::now());
     loop {
         tokio::select! {
+            // What is asked for, when that has changed; how often, now and then.
+            () = tokio::time::sleep_until(look_at) => {
+                let (told, now) = (demand.told(), Instant::now());
+                look_at = now + LOOK_EVERY;
+                let counts = now >= asked_at + COUNTS_EVERY;
+                let same = asked.as_ref().is_some_and(|asked| same_projects(asked, &told) && (!counts || *asked == told));
+                if !same {
+                    send.send(update(Update::Demand(told.clone()))).await.map_err(gone)?;
+                    (asked, asked_at) = (Some(told), now);
+                }
+                continue;
+            }
             changed = state.changed() => {
                 if changed.is_err() {
                     return Ok(());
@@ -124,16 +140,23 @@ async fn attach(
                 }
                 continue;
             }
+            // One at a time: what the agent says of itself does not wait for long answers.
+            () = calls.changed() => {
+                if let Some(result) = calls.next_result() {
+                    send.send(update(Update::Result(result))).await.map_err(gone)?;
+                }
+                continue;
+            }
             intent = intents.next() => match intent {
                 Some(intent) => {
-                    match intent?.intent {
+                    match intent?.intent.and_then(|intent| calls.take(intent)) {
                         Some(Intent::Quarantine(told)) => quarantine.take(told),
                         Some(Intent::Pins(told)) => {
                             pins.take(told);
                             // Nothing may change with it but that it was heard.
                             due = due.min(Instant::now() + AT_MOST_EVERY);
                         }
-                        Some(Intent::Welcome(_)) | None => {}
+                        Some(_) | None => {}
                     }
                     continue;
                 }

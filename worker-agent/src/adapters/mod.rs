@@ -1,6 +1,8 @@
 //! Everything that touches the world: processes, sockets, files, the control plane. It carries out what `core` decides.
 
+pub mod calls;
 pub mod channel;
+pub mod demand;
 pub mod exchange;
 pub mod fleet_pins;
 pub mod link;

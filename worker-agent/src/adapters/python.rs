@@ -2,6 +2,7 @@
 //!
 //! A process gets the environment that [`crate::core::environment`] lets through, and what it is told to give up.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::io;
@@ -55,6 +56,16 @@ impl Python {
             settings,
             variables,
         })
+    }
+
+    /// The variables that workers are started with, by name; what is no text is left out.
+    #[must_use]
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        let text = |text: &OsString| text.clone().into_string().ok();
+        let variables = self.variables.iter();
+        variables
+            .filter_map(|(name, value)| Some((text(name)?, text(value)?)))
+            .collect()
     }
 
     /// Makes a private directory for temporary files, which only the user that workers run as can enter.

@@ -44,6 +44,13 @@ impl QuarantineHandle {
         self.inner.quarantine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Judges by another rule from now on.
+    pub fn set_rule(&self, rule: Rule) {
+        self.lock().set_rule(rule);
+        // What counts by the new rule is told anew.
+        self.begin();
+    }
+
     /// Whether a request may be put to a worker.
     ///
     /// # Errors

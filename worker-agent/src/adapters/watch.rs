@@ -64,12 +64,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Follows the projects in use and the pins named in `pins`, looking at each every `every` at the latest.
+    /// Follows the projects in use and the pins named in `pins`, looking at each as often as `every` says.
     pub fn start(
         storage: Storage,
         supervisor: Supervisor,
         pins: watch::Receiver<Vec<String>>,
-        every: Duration,
+        every: watch::Receiver<Duration>,
     ) -> Self {
         let (asks, asked) = mpsc::channel(8);
         let watcher = Watcher {
@@ -117,10 +117,9 @@ fn asked_for(in_use: InUse, projects: Vec<ProjectName>) -> InUse {
 }
 
 impl Watcher {
-    async fn run(self, mut asked: mpsc::Receiver<Ask>, every: Duration) {
+    async fn run(self, mut asked: mpsc::Receiver<Ask>, mut every: watch::Receiver<Duration>) {
         let mut directories = Directories::new();
-        let mut pause = tokio::time::interval(every);
-        pause.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut pause = looks(*every.borrow_and_update());
         let mut pool = self.supervisor.watch();
         let mut told = self.storage.start_following();
         loop {
@@ -130,6 +129,7 @@ impl Watcher {
                     directories.follow(in_use.values().flatten());
                     self.look_at(in_use).await;
                 }
+                Ok(()) = every.changed() => pause = looks(*every.borrow_and_update()),
                 changed = directories.changed() => {
                     let in_use = self.in_use().await;
                     let lies_there = |uri: &String| Path::new(uri).parent().is_some_and(|dir| changed.contains(dir));
@@ -210,6 +210,13 @@ impl Watcher {
         };
         Looked { project, seen }
     }
+}
+
+/// A look now, and one after each such time.
+fn looks(every: Duration) -> tokio::time::Interval {
+    let mut pause = tokio::time::interval(every);
+    pause.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    pause
 }
 
 /// Watches on local directories; none where the kernel gives none.

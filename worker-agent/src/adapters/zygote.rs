@@ -1,5 +1,6 @@
 //! One zygote, from the agent's side: a task that owns its channel, waits until it is ready, then orders forks one by one.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +20,8 @@ const FORK_PATIENCE: Duration = Duration::from_secs(10);
 pub struct Image {
     /// QGIS's version.
     pub qgis: String,
+    /// What it runs, by name.
+    pub versions: BTreeMap<String, String>,
     /// What its children inherit.
     pub projects: Vec<LoadedProject>,
     /// What could not be loaded.
@@ -66,6 +69,7 @@ pub async fn run(
     let first = tokio::time::timeout(patience, channel.read_json::<FromWorker>(Kind::Head)).await;
     let Ok(FromWorker::Ready {
         qgis,
+        versions,
         projects,
         failed,
         not_preloaded,
@@ -76,6 +80,7 @@ pub async fn run(
     };
     ready(Image {
         qgis,
+        versions,
         projects,
         failed,
         not_preloaded,

@@ -4,59 +4,50 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use graticule_proto::v1::qgis_admin_client::QgisAdminClient;
+use graticule_cli::{Ink, row, table};
 use graticule_proto::v1::{CatalogItem, CatalogRequest, Extent, GetProjectInfoRequest, ProjectInfo, ProjectLayer};
 use serde_json::{Value, json};
 
-use super::client::{connect, run, said};
-use super::show::{row, table};
-use super::{EXIT_REFUSED, Target};
-
-/// The longest description of a project that is read, in bytes.
-const LONGEST: usize = 32 << 20;
+use super::answer::Answer;
+use super::ask::{ask, said};
+use super::target::{Admin, Target};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CatalogCommand {
-    /// Show which projects there are; nothing is loaded for it. Exits 1 when a storage does not answer. Example:
-    /// worker-agent cache catalog --location /public
+    /// Show which projects there are; nothing is loaded for it
+    #[command(
+        after_help = "Exits 1 when a storage does not answer.\n\nExample: worker-agent cache catalog --location /public"
+    )]
     Catalog {
         /// Only projects at or below this
-        #[arg(long, default_value = "", value_name = "PATH")]
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "PATH")]
         location: String,
         #[command(flatten)]
         target: Target,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
-    /// Show what a project is, in detail; it is loaded when no worker holds it. Example: worker-agent cache info /world
+    /// Show what a project is, in detail; it is loaded when no worker holds it
+    #[command(after_help = "Example: worker-agent cache info /world")]
     Info {
         /// The project as clients name it
         project: String,
         #[command(flatten)]
         target: Target,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
 }
 
 impl CatalogCommand {
     pub(super) fn run(self) -> ExitCode {
         match self {
-            Self::Catalog { location, target, json } => run(catalog(target.host, location, json)),
-            Self::Info { project, target, json } => run(info(target.host, project, json)),
+            Self::Catalog { location, target } => ask(&target, "asking", async |admin| catalog(admin, &location).await),
+            Self::Info { project, target } => ask(&target, "asking", async |admin| info(admin, &project).await),
         }
     }
 }
 
-async fn catalog(host: String, location: String, json: bool) -> anyhow::Result<ExitCode> {
-    let mut client = QgisAdminClient::new(connect(&host).await?);
-    let mut items = client
-        .catalog(CatalogRequest { location })
-        .await
-        .map_err(|status| said(&status))?
-        .into_inner();
+async fn catalog(mut admin: Admin, location: &str) -> anyhow::Result<Answer> {
+    let location = location.to_owned();
+    let asked = admin.catalog(CatalogRequest { location }).await;
+    let mut items = asked.map_err(|status| said(&status))?.into_inner();
     let (mut projects, mut problems) = (Vec::new(), Vec::new());
     while let Some(item) = items.message().await.map_err(|status| said(&status))? {
         if item.problem.is_empty() {
@@ -65,37 +56,17 @@ async fn catalog(host: String, location: String, json: bool) -> anyhow::Result<E
             problems.push(item);
         }
     }
-    if json {
-        print!("{}", as_json(&projects, &problems));
-    } else {
-        print!("{}", as_table(&projects));
-        for item in &problems {
-            eprintln!(
-                "worker-agent: the storage of {} does not answer: {}",
-                item.location, item.problem
-            );
-        }
-    }
-    Ok(if problems.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(EXIT_REFUSED)
-    })
+    let told = |item: &CatalogItem| format!("the storage of {} does not answer: {}", item.location, item.problem);
+    let notes = problems.iter().map(told).collect();
+    let answer = Answer::new(as_table(Ink::of_stdout(), &projects), as_json(&projects, &problems));
+    Ok(answer.notes(notes).unless(problems.is_empty()))
 }
 
-async fn info(host: String, project: String, json: bool) -> anyhow::Result<ExitCode> {
-    let mut client = QgisAdminClient::new(connect(&host).await?).max_decoding_message_size(LONGEST);
-    let info = client
-        .get_project_info(GetProjectInfoRequest { project })
-        .await
-        .map_err(|status| said(&status))?
-        .into_inner();
-    if json {
-        println!("{:#}", info_json(&info));
-    } else {
-        print!("{}", info_text(&info));
-    }
-    Ok(ExitCode::SUCCESS)
+async fn info(mut admin: Admin, project: &str) -> anyhow::Result<Answer> {
+    let project = project.to_owned();
+    let asked = admin.get_project_info(GetProjectInfoRequest { project }).await;
+    let info = asked.map_err(|status| said(&status))?.into_inner();
+    Ok(Answer::new(info_text(Ink::of_stdout(), &info), info_json(&info)))
 }
 
 /// A text from a project, fit for a terminal.
@@ -103,7 +74,7 @@ fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-fn as_table(projects: &[CatalogItem]) -> String {
+fn as_table(ink: Ink, projects: &[CatalogItem]) -> String {
     if projects.is_empty() {
         return "there is no project\n".into();
     }
@@ -116,10 +87,10 @@ fn as_table(projects: &[CatalogItem]) -> String {
             item.bytes.map(|bytes| bytes.to_string()).unwrap_or_default(),
         ]
     }));
-    table(&rows)
+    table(ink, &rows)
 }
 
-fn as_json(projects: &[CatalogItem], problems: &[CatalogItem]) -> String {
+fn as_json(projects: &[CatalogItem], problems: &[CatalogItem]) -> Value {
     let project = |item: &CatalogItem| {
         let modified = Some(&item.modified).filter(|text| !text.is_empty());
         json!({
@@ -130,10 +101,10 @@ fn as_json(projects: &[CatalogItem], problems: &[CatalogItem]) -> String {
     let problem = |item: &CatalogItem| json!({"location": item.location, "problem": item.problem});
     let projects: Vec<Value> = projects.iter().map(project).collect();
     let problems: Vec<Value> = problems.iter().map(problem).collect();
-    format!("{:#}\n", json!({"projects": projects, "problems": problems}))
+    json!({"projects": projects, "problems": problems})
 }
 
-fn info_text(info: &ProjectInfo) -> String {
+fn info_text(ink: Ink, info: &ProjectInfo) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         if !value.is_empty() {
@@ -153,7 +124,7 @@ fn info_text(info: &ProjectInfo) -> String {
     line("loaded in", &format!("{:.0} ms", info.load_ms));
     let mut rows = vec![row(["LAYER", "TYPE", "GEOMETRY", "CRS", "VISIBLE"])];
     layer_rows(&mut rows, &info.layers, 0);
-    text.push_str(&table(&rows));
+    text.push_str(&table(ink, &rows));
     text
 }
 
@@ -209,7 +180,7 @@ mod tests {
             bytes: Some(7),
             ..CatalogItem::default()
         };
-        let shown = as_table(std::slice::from_ref(&item));
+        let shown = as_table(Ink::PLAIN, std::slice::from_ref(&item));
         assert!(
             shown.contains("/public/ro ads  directory") && !shown.contains('\u{1b}'),
             "{shown}"
@@ -219,13 +190,13 @@ mod tests {
             problem: "no answer".into(),
             ..CatalogItem::default()
         };
-        let value: Value = serde_json::from_str(&as_json(&[item], &[problem])).unwrap();
+        let value = as_json(&[item], &[problem]);
         assert_eq!(
             (&value["projects"][0]["bytes"], &value["projects"][0]["modified"]),
             (&7.into(), &Value::Null)
         );
         assert_eq!(value["problems"][0]["location"], "/far");
-        assert_eq!(as_table(&[]), "there is no project\n");
+        assert_eq!(as_table(Ink::PLAIN, &[]), "there is no project\n");
     }
 
     #[test]
@@ -244,7 +215,7 @@ mod tests {
             }),
             ..ProjectInfo::default()
         };
-        let text = info_text(&info);
+        let text = info_text(Ink::PLAIN, &info);
         assert!(text.contains("\n  inner") && text.contains("0, 0, 2.5, 0"), "{text}");
         assert_eq!(info_json(&info)["layers"][0]["layers"][0]["name"], "inner");
     }

@@ -1,239 +1,170 @@
-//! The command line: the daemon itself, and what operators ask of a running one over gRPC.
+//! The command line: the daemon itself, and what operators ask of running ones over gRPC, of a single one or of a fleet.
 
+mod answer;
+mod ask;
 mod cache;
 mod catalog;
-mod client;
+mod config;
+mod health;
+mod operate;
+mod ping;
 mod plugin;
 mod quarantine;
+mod request;
 mod serve;
 mod show;
+mod stats;
+mod target;
+mod top;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use graticule_cli::{complain as to_stderr, exit, pages};
+use graticule_daemon::client::Secured;
 
-/// The exit code when a running agent refused, or could not be asked.
-pub const EXIT_REFUSED: u8 = 1;
-
-/// The exit code of `healthcheck` when the agent answers and is not ready.
-pub const EXIT_NOT_READY: u8 = 2;
-
-/// The exit code of `serve` when failure pressure went above its limit; an orchestrator should start the agent anew.
-pub const EXIT_GAVE_UP: u8 = 3;
-
-/// Looks after a pool of QGIS processes and serves OGC requests with them.
-///
-/// Exit codes: 0 done, 1 refused or not reached, 2 not ready (healthcheck), 3 failure pressure above its limit (serve),
-/// 64 wrong usage or configuration.
+/// Looks after a pool of QGIS processes and serves OGC requests with them
 #[derive(Debug, Parser)]
-#[command(name = "worker-agent", version, max_term_width = 100)]
+#[command(
+    name = "worker-agent",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Exit codes: 0 done, 1 refused, 2 not ready, 3 given up, 64 wrong usage or
+configuration, 69 nobody answers there.
+
+Example: worker-agent serve --conf agent.toml"
+)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    secured: Secured,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the agent until SIGTERM or Ctrl-C. Example: worker-agent serve --conf agent.toml
-    Serve {
-        /// A TOML file; CONF_ variables go over it
-        #[arg(short = 'C', long, value_name = "FILE")]
-        conf: Option<PathBuf>,
-    },
-    /// Read the configuration, say what is wrong with it, and end. Example: worker-agent check-config -C agent.toml
-    CheckConfig {
-        /// A TOML file; CONF_ variables go over it
-        #[arg(short = 'C', long, value_name = "FILE")]
-        conf: Option<PathBuf>,
-    },
-    /// Ask a running agent whether it is ready; exits 0 when it is. Example: worker-agent healthcheck
-    Healthcheck {
-        #[command(flatten)]
-        target: Target,
-    },
-    /// Show a running agent's workers, queue and pressure. Example: worker-agent stats --json
-    Stats {
-        #[command(flatten)]
-        target: Target,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Set a running agent's number of workers until it ends; nothing in flight is lost. Example: worker-agent resize 8
-    Resize {
-        /// How many, from 1 to 1024
-        workers: u32,
-        #[command(flatten)]
-        target: Target,
-    },
-    /// Projects that workers hold, and pins
-    #[command(subcommand)]
-    Cache(CacheCommand),
-    /// Requests that killed workers
-    #[command(subcommand)]
-    Quarantine(QuarantineCommand),
-    /// QGIS's server plugins
-    #[command(subcommand)]
-    Plugin(PluginCommand),
-}
-
-#[derive(Debug, Subcommand)]
-enum PluginCommand {
-    /// Show what is loaded, and why others are not. Example: worker-agent plugin list
-    List {
-        #[command(flatten)]
-        target: Target,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum QuarantineCommand {
-    /// Show what is refused, and what is suspected. Example: worker-agent quarantine list --json
-    List {
-        #[command(flatten)]
-        target: Target,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Let a request through again, on every agent. Example: worker-agent quarantine clear 0123456789abcdef
-    Clear {
-        /// Which, as `list` shows it
-        #[arg(required_unless_present = "all", conflicts_with = "all")]
-        fingerprint: Option<String>,
-        /// All of them
-        #[arg(long)]
-        all: bool,
-        #[command(flatten)]
-        target: Target,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum CacheCommand {
-    /// Keep a project loaded in every worker, now and after every restart. Example: worker-agent cache pin /world
-    Pin {
-        /// The project as clients name it
-        project: String,
-        #[command(flatten)]
-        target: Target,
-    },
-    /// End a pin. Example: worker-agent cache unpin /world
-    Unpin {
-        /// The project as clients name it
-        project: String,
-        #[command(flatten)]
-        target: Target,
-    },
-    /// Compare a project with its storage, or load it into every worker. Example: worker-agent cache checkout --pull /world
-    Checkout {
-        /// The project as clients name it
-        project: String,
-        /// Load it into every worker, and wait for that
-        #[arg(long)]
-        pull: bool,
-        #[command(flatten)]
-        target: Target,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Have every worker drop a project, and wait until it is gone. Example: worker-agent cache drop /world
-    Drop {
-        /// The project as clients name it
-        project: String,
-        #[command(flatten)]
-        target: Target,
-    },
-    /// Look at the storage now; what has changed is loaded anew. Example: worker-agent cache update /world
-    Update {
-        /// The projects as clients name them; all that are in use when none is named
-        projects: Vec<String>,
-        #[command(flatten)]
-        target: Target,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Have every worker drop all but pinned projects. Example: worker-agent cache clear
-    Clear {
-        #[command(flatten)]
-        target: Target,
-    },
-    /// Show what each worker holds, at which version. Example: worker-agent cache dump --json
-    Dump {
-        #[command(flatten)]
-        target: Target,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    #[command(flatten)]
-    Catalog(catalog::CatalogCommand),
-    /// Show what is loaded and what is pinned. Example: worker-agent cache list
-    List {
-        #[command(flatten)]
-        target: Target,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-/// Which agent to ask.
-#[derive(Debug, clap::Args)]
-struct Target {
-    /// The agent's gRPC address
-    #[arg(
-        long,
-        env = "GRATICULE_AGENT",
-        default_value = "127.0.0.1:23456",
-        value_name = "HOST:PORT"
+    /// Run the agent until SIGTERM or Ctrl-C
+    #[command(
+        after_help = "Exits 3 when failure pressure goes above its limit.\n\nExample: worker-agent serve --conf agent.toml"
     )]
-    host: String,
+    Serve(serve::ConfigArgs),
+    /// Say what the configuration is, where each value comes from and what is wrong
+    #[command(after_help = "Example: worker-agent check-config -C agent.toml --set server.timeout=30")]
+    CheckConfig {
+        #[command(flatten)]
+        args: serve::ConfigArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask whether an agent is ready, or set its health by hand
+    Healthcheck(health::Healthcheck),
+    /// Ask whether an agent answers, and show how long that takes
+    Ping(ping::Ping),
+    /// Show an agent's workers, queue and pressure
+    Stats(stats::Stats),
+    /// Show agents live: workers, queue, projects, pressure
+    Top(top::Top),
+    #[command(flatten)]
+    Operate(operate::OperateCommand),
+    /// Projects that workers hold, and pins
+    #[command(subcommand, after_help = "Example: worker-agent cache list")]
+    Cache(cache::CacheCommand),
+    /// The configuration of a running agent
+    #[command(subcommand, after_help = "Example: worker-agent config get server")]
+    Config(config::ConfigCommand),
+    /// A request of a client's, without HTTP
+    #[command(
+        subcommand,
+        after_help = "Example: worker-agent request ows /world --param SERVICE=WMS --param REQUEST=GetCapabilities"
+    )]
+    Request(request::RequestCommand),
+    /// Requests that killed workers
+    #[command(subcommand, after_help = "Example: worker-agent quarantine list")]
+    Quarantine(quarantine::QuarantineCommand),
+    /// QGIS's server plugins
+    #[command(subcommand, after_help = "Example: worker-agent plugin list")]
+    Plugin(plugin::PluginCommand),
+    /// The words of QJazz's client
+    #[command(subcommand, hide = true)]
+    State(health::StateCommand),
+    /// Print completions for a shell
+    #[command(after_help = "Example: worker-agent completions bash")]
+    Completions(pages::Completions),
+    /// Print the manual page, or write one for each command into a folder
+    #[command(after_help = "Example: worker-agent man /usr/local/share/man/man1")]
+    Man(pages::Man),
 }
 
 impl Args {
     /// Does what was asked.
     #[must_use]
     pub fn run(self) -> ExitCode {
+        self.secured.remember();
         match self.command {
-            Command::Serve { conf } => serve::serve(conf.as_deref()),
-            Command::CheckConfig { conf } => serve::check(conf.as_deref()),
-            Command::Healthcheck { target } => client::run(client::healthcheck(&target.host)),
-            Command::Stats { target, json } => client::run(client::stats(&target.host, json)),
-            Command::Resize { workers, target } => client::run(client::resize(&target.host, workers)),
-            Command::Cache(CacheCommand::Pin { project, target }) => client::run(client::pin(&target.host, project)),
-            Command::Cache(CacheCommand::Unpin { project, target }) => {
-                client::run(client::unpin(&target.host, project))
-            }
-            Command::Cache(CacheCommand::Catalog(command)) => command.run(),
-            Command::Cache(CacheCommand::List { target, json }) => client::run(client::list(&target.host, json)),
-            Command::Cache(CacheCommand::Checkout {
-                project,
-                pull,
-                target,
-                json,
-            }) => client::run(cache::check_out(&target, project, pull, json)),
-            Command::Cache(CacheCommand::Drop { project, target }) => {
-                client::run(cache::drop_project(&target, project))
-            }
-            Command::Cache(CacheCommand::Update { projects, target, json }) => {
-                client::run(cache::update(&target, projects, json))
-            }
-            Command::Cache(CacheCommand::Clear { target }) => client::run(cache::clear(&target)),
-            Command::Cache(CacheCommand::Dump { target, json }) => client::run(cache::dump(&target, json)),
-            Command::Quarantine(QuarantineCommand::List { target, json }) => {
-                client::run(quarantine::list(&target.host, json))
-            }
-            Command::Quarantine(QuarantineCommand::Clear {
-                fingerprint, target, ..
-            }) => client::run(quarantine::clear(&target.host, fingerprint.unwrap_or_default())),
-            Command::Plugin(PluginCommand::List { target, json }) => client::run(plugin::list(&target.host, json)),
+            Command::Serve(args) => serve::serve(args),
+            Command::CheckConfig { args, json } => serve::check(args, json),
+            Command::Healthcheck(command) => command.run(),
+            Command::Ping(command) => command.run(),
+            Command::Stats(command) => command.run(),
+            Command::Top(command) => command.run(),
+            Command::Operate(command) => command.run(),
+            Command::Cache(command) => command.run(),
+            Command::Config(command) => command.run(),
+            Command::Request(command) => command.run(),
+            Command::Quarantine(command) => command.run(),
+            Command::Plugin(command) => command.run(),
+            Command::State(command) => command.run(),
+            Command::Completions(command) => command.print::<Self>(),
+            Command::Man(command) => command
+                .run::<Self>()
+                .unwrap_or_else(|error| ExitCode::from(fail(&error))),
+        }
+    }
+}
+
+/// A line to standard error under the program's name.
+fn complain(text: &str) {
+    to_stderr(&format!("worker-agent: {text}"));
+}
+
+/// Prints an error; gives its exit code.
+fn fail(error: &anyhow::Error) -> u8 {
+    complain(&format!("{error:#}"));
+    exit::code(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use graticule_cli::reference;
+
+    use super::*;
+
+    #[test]
+    fn every_command_fits_a_screen_and_has_an_example_that_can_be_typed() {
+        Args::command().debug_assert();
+        assert_eq!(reference::problems(&Args::command()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_page_of_commands_has_them_all() {
+        let page = include_str!("../../../docs/cli.md");
+        assert_eq!(reference::differences(&Args::command(), page), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_words_of_qjazz_are_taken() {
+        for line in [
+            "cache checkout --pull /world",
+            "state enable",
+            "state disable",
+            "state env",
+            "state reload",
+        ] {
+            let words = ["worker-agent"].into_iter().chain(line.split(' '));
+            assert!(Args::try_parse_from(words).is_ok(), "{line}");
         }
     }
 }

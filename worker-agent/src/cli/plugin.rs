@@ -2,29 +2,43 @@
 
 use std::process::ExitCode;
 
-use graticule_proto::v1::qgis_admin_client::QgisAdminClient;
+use clap::Subcommand;
+use graticule_cli::{Ink, row, table};
 use graticule_proto::v1::{ListPluginsReply, ListPluginsRequest, PluginInfo};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::client::{connect, said};
-use super::show::{row, table};
+use super::answer::Answer;
+use super::ask::{ask, said};
+use super::target::{Admin, Target};
 
-pub(super) async fn list(host: &str, json: bool) -> anyhow::Result<ExitCode> {
-    let mut client = QgisAdminClient::new(connect(host).await?);
-    let list = client
-        .list_plugins(ListPluginsRequest {})
-        .await
-        .map_err(|status| said(&status))?
-        .into_inner();
-    print!("{}", if json { as_json(&list) } else { as_table(&list) });
-    Ok(ExitCode::SUCCESS)
+#[derive(Debug, Subcommand)]
+pub(super) enum PluginCommand {
+    /// Show what is loaded, and why others are not
+    #[command(after_help = "Example: worker-agent plugin list")]
+    List {
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+impl PluginCommand {
+    pub(super) fn run(self) -> ExitCode {
+        let Self::List { target } = self;
+        ask(&target, "asking", list)
+    }
+}
+
+async fn list(mut admin: Admin) -> anyhow::Result<Answer> {
+    let reply = admin.list_plugins(ListPluginsRequest {}).await;
+    let list = reply.map_err(|status| said(&status))?.into_inner();
+    Ok(Answer::new(as_table(Ink::of_stdout(), &list), as_json(&list)))
 }
 
 const fn state(plugin: &PluginInfo) -> &'static str {
     if plugin.problem.is_empty() { "loaded" } else { "failed" }
 }
 
-fn as_table(list: &ListPluginsReply) -> String {
+fn as_table(ink: Ink, list: &ListPluginsReply) -> String {
     let mut text = if list.plugins.is_empty() {
         "there is no server plugin\n".to_owned()
     } else {
@@ -45,7 +59,7 @@ fn as_table(list: &ListPluginsReply) -> String {
                 plugin.problem.clone(),
             ]);
         }
-        table(&rows)
+        table(ink, &rows)
     };
     if !list.unshared.is_empty() {
         text.push_str("answers are neither kept nor shared: ");
@@ -55,7 +69,7 @@ fn as_table(list: &ListPluginsReply) -> String {
     text
 }
 
-fn as_json(list: &ListPluginsReply) -> String {
+fn as_json(list: &ListPluginsReply) -> Value {
     let plugins: Vec<_> = list
         .plugins
         .iter()
@@ -67,7 +81,7 @@ fn as_json(list: &ListPluginsReply) -> String {
             })
         })
         .collect();
-    format!("{:#}\n", json!({ "plugins": plugins, "unshared": list.unshared }))
+    json!({ "plugins": plugins, "unshared": list.unshared })
 }
 
 #[cfg(test)]
@@ -92,7 +106,7 @@ mod tests {
             plugins: vec![guard, broken],
             unshared: "the plugin guard controls access".into(),
         };
-        let text = as_table(&list);
+        let text = as_table(Ink::PLAIN, &list);
         assert!(
             text.contains("guard   1.2      loaded  zygote  access control"),
             "{text}"
@@ -102,11 +116,14 @@ mod tests {
             text.ends_with("neither kept nor shared: the plugin guard controls access\n"),
             "{text}"
         );
-        let value: serde_json::Value = serde_json::from_str(&as_json(&list)).unwrap();
+        let value = as_json(&list);
         assert_eq!(
             (&value["plugins"][0]["state"], &value["plugins"][1]["state"]),
             (&json!("loaded"), &json!("failed"))
         );
-        assert_eq!(as_table(&ListPluginsReply::default()), "there is no server plugin\n");
+        assert_eq!(
+            as_table(Ink::PLAIN, &ListPluginsReply::default()),
+            "there is no server plugin\n"
+        );
     }
 }

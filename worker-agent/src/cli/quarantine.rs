@@ -2,47 +2,71 @@
 
 use std::process::ExitCode;
 
-use graticule_proto::v1::qgis_admin_client::QgisAdminClient;
+use clap::Subcommand;
+use graticule_cli::{Ink, row, table};
 use graticule_proto::v1::{ClearQuarantineRequest, ListQuarantineReply, ListQuarantineRequest, QuarantineEntry};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::client::{connect, said};
-use super::show::{row, table};
+use super::answer::Answer;
+use super::ask::{ask, said};
+use super::target::{Admin, Target};
 
-/// The longest answer that is read, in bytes: an agent may know of thousands of requests of 2 KiB.
-const LONGEST: usize = 32 << 20;
-
-pub(super) async fn list(host: &str, json: bool) -> anyhow::Result<ExitCode> {
-    let mut client = QgisAdminClient::new(connect(host).await?).max_decoding_message_size(LONGEST);
-    let list = client
-        .list_quarantine(ListQuarantineRequest {})
-        .await
-        .map_err(|status| said(&status))?
-        .into_inner();
-    print!("{}", if json { as_json(&list) } else { as_table(&list) });
-    Ok(ExitCode::SUCCESS)
+#[derive(Debug, Subcommand)]
+pub(super) enum QuarantineCommand {
+    /// Show what is refused, and what is suspected
+    #[command(after_help = "Example: worker-agent quarantine list --json")]
+    List {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Let a request through again, on every agent
+    #[command(after_help = "Example: worker-agent quarantine clear 0123456789abcdef")]
+    Clear {
+        /// Which, as `list` shows it
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        fingerprint: Option<String>,
+        /// All of them
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        target: Target,
+    },
 }
 
-pub(super) async fn clear(host: &str, fingerprint: String) -> anyhow::Result<ExitCode> {
-    let mut client = QgisAdminClient::new(connect(host).await?);
-    let all = fingerprint.is_empty();
-    let request = ClearQuarantineRequest {
-        fingerprint: fingerprint.clone(),
-    };
-    let cleared = client
-        .clear_quarantine(request)
-        .await
-        .map_err(|status| said(&status))?
-        .into_inner()
-        .cleared;
-    match (all, cleared) {
-        (true, 0) => println!("there was nothing in the quarantine"),
-        (true, 1) => println!("1 request is let through again"),
-        (true, count) => println!("{count} requests are let through again"),
-        (false, 0) => println!("{fingerprint} was not in the quarantine"),
-        (false, _) => println!("{fingerprint} is let through again"),
+impl QuarantineCommand {
+    pub(super) fn run(self) -> ExitCode {
+        match self {
+            Self::List { target } => ask(&target, "asking", list),
+            Self::Clear {
+                fingerprint, target, ..
+            } => {
+                let fingerprint = fingerprint.unwrap_or_default();
+                ask(&target, "asking", async |admin| clear(admin, &fingerprint).await)
+            }
+        }
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+async fn list(mut admin: Admin) -> anyhow::Result<Answer> {
+    let reply = admin.list_quarantine(ListQuarantineRequest {}).await;
+    let list = reply.map_err(|status| said(&status))?.into_inner();
+    Ok(Answer::new(as_table(Ink::of_stdout(), &list), as_json(&list)))
+}
+
+async fn clear(mut admin: Admin, fingerprint: &str) -> anyhow::Result<Answer> {
+    let request = ClearQuarantineRequest {
+        fingerprint: fingerprint.to_owned(),
+    };
+    let reply = admin.clear_quarantine(request).await;
+    let cleared = reply.map_err(|status| said(&status))?.into_inner().cleared;
+    let text = match (fingerprint, cleared) {
+        ("", 0) => "there was nothing in the quarantine".to_owned(),
+        ("", 1) => "1 request is let through again".to_owned(),
+        ("", count) => format!("{count} requests are let through again"),
+        (fingerprint, 0) => format!("{fingerprint} was not in the quarantine"),
+        (fingerprint, _) => format!("{fingerprint} is let through again"),
+    };
+    Ok(Answer::new(text, json!({ "cleared": cleared })))
 }
 
 const fn state(entry: &QuarantineEntry) -> &'static str {
@@ -57,7 +81,7 @@ fn agents(entry: &QuarantineEntry) -> std::collections::BTreeMap<&str, usize> {
         .collect()
 }
 
-fn as_table(list: &ListQuarantineReply) -> String {
+fn as_table(ink: Ink, list: &ListQuarantineReply) -> String {
     if list.entries.is_empty() {
         return "no request has killed a worker lately\n".into();
     }
@@ -87,10 +111,10 @@ fn as_table(list: &ListQuarantineReply) -> String {
             entry.request.clone(),
         ]);
     }
-    table(&rows)
+    table(ink, &rows)
 }
 
-fn as_json(list: &ListQuarantineReply) -> String {
+fn as_json(list: &ListQuarantineReply) -> Value {
     let entries: Vec<_> = list
         .entries
         .iter()
@@ -102,7 +126,7 @@ fn as_json(list: &ListQuarantineReply) -> String {
             })
         })
         .collect();
-    format!("{:#}\n", json!({ "entries": entries }))
+    json!({ "entries": entries })
 }
 
 #[cfg(test)]
@@ -123,12 +147,12 @@ mod tests {
             ..QuarantineEntry::default()
         };
         let list = ListQuarantineReply { entries: vec![entry] };
-        let text = as_table(&list);
+        let text = as_table(Ink::PLAIN, &list);
         assert!(
             text.contains("0123456789abcdef  refused  299 s") && text.contains("agent-1: 2"),
             "{text}"
         );
-        let value: serde_json::Value = serde_json::from_str(&as_json(&list)).unwrap();
+        let value = as_json(&list);
         assert_eq!(value["entries"][0]["agents"]["agent-1"], 2);
         assert_eq!(value["entries"][0]["state"], "refused");
     }

@@ -2,47 +2,21 @@
 
 use std::fmt::Write as _;
 
+use graticule_cli::{Ink, row, table};
 use graticule_proto::v1::{AgentState, ListCacheReply, StatsReply};
-use serde_json::json;
-
-/// Lays rows out in columns, the first row being the heads.
-pub(super) fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
-    let width = |column: usize| {
-        rows.iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count())
-            .max()
-    };
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
-    let mut text = String::new();
-    for row in rows {
-        let line: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        text.push_str(line.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-pub(super) fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
-    cells.iter().map(|&cell| cell.to_owned()).collect()
-}
+use serde_json::{Value, json};
 
 #[allow(clippy::cast_precision_loss, reason = "bytes to show, not to count")]
-fn megabytes(bytes: u64) -> String {
+pub(super) fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
-fn phase(stats: &StatsReply) -> String {
+pub(super) fn phase(stats: &StatsReply) -> String {
     let phase = stats.state.as_ref().map(AgentState::phase).unwrap_or_default();
     phase.as_str_name().trim_start_matches("AGENT_PHASE_").to_lowercase()
 }
 
-pub(super) fn stats(stats: &StatsReply) -> String {
+pub(super) fn stats(ink: Ink, stats: &StatsReply) -> String {
     let state = stats.state.clone().unwrap_or_default();
     let mut text = format!(
         "{} for {:.0} s: {} of {} workers live, {} busy, {} requests waiting\n\
@@ -57,6 +31,10 @@ pub(super) fn stats(stats: &StatsReply) -> String {
         state.request_pressure,
         state.generation
     );
+    if !state.waits_for.is_empty() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "waits for {}", state.waits_for.join(", "));
+    }
     if state.degraded {
         text.push_str("degraded: workers keep failing; the log says why\n");
     }
@@ -112,7 +90,7 @@ pub(super) fn stats(stats: &StatsReply) -> String {
                 .collect(),
         );
     }
-    text.push_str(&table(&lanes));
+    text.push_str(&table(ink, &lanes));
     let mut rows = vec![row([
         "WORKER", "PID", "STATE", "START", "SERVED", "PRIVATE", "BUSY", "PROJECTS",
     ])];
@@ -132,7 +110,7 @@ pub(super) fn stats(stats: &StatsReply) -> String {
             worker.projects.join(" "),
         ]);
     }
-    text + &table(&rows)
+    text + &table(ink, &rows)
 }
 
 fn response_cache(stats: &StatsReply) -> String {
@@ -151,7 +129,7 @@ fn response_cache(stats: &StatsReply) -> String {
     )
 }
 
-pub(super) fn stats_json(stats: &StatsReply) -> String {
+pub(super) fn stats_json(stats: &StatsReply) -> Value {
     let state = stats.state.clone().unwrap_or_default();
     let cache = stats.cache.unwrap_or_default();
     let workers: Vec<_> = stats
@@ -181,7 +159,7 @@ pub(super) fn stats_json(stats: &StatsReply) -> String {
             "soft_limit": memory.soft_limit, "hard_limit": memory.hard_limit,
         })
     });
-    let value = json!({
+    json!({
         "phase": phase(stats), "capacity": state.capacity, "live": state.live, "busy": state.busy,
         "waiting": state.waiting, "failure_pressure": state.failure_pressure,
         "request_pressure": state.request_pressure, "generation": state.generation, "pins": state.pins,
@@ -190,12 +168,11 @@ pub(super) fn stats_json(stats: &StatsReply) -> String {
             "misses": cache.misses, "joined": cache.joined,
         },
         "uptime_seconds": stats.uptime_seconds, "answers": stats.answers, "exits": stats.exits, "workers": workers,
-        "degraded": state.degraded, "lanes": lanes, "memory": memory,
-    });
-    format!("{value:#}\n")
+        "degraded": state.degraded, "waits_for": state.waits_for, "lanes": lanes, "memory": memory,
+    })
 }
 
-pub(super) fn cache(cache: &ListCacheReply) -> String {
+pub(super) fn cache(ink: Ink, cache: &ListCacheReply) -> String {
     if cache.projects.is_empty() {
         return "no project is loaded or pinned\n".into();
     }
@@ -218,10 +195,10 @@ pub(super) fn cache(cache: &ListCacheReply) -> String {
             notes,
         ]);
     }
-    table(&rows)
+    table(ink, &rows)
 }
 
-pub(super) fn cache_json(cache: &ListCacheReply) -> String {
+pub(super) fn cache_json(cache: &ListCacheReply) -> Value {
     let projects: Vec<_> = cache
         .projects
         .iter()
@@ -236,7 +213,7 @@ pub(super) fn cache_json(cache: &ListCacheReply) -> String {
             })
         })
         .collect();
-    format!("{:#}\n", json!({ "projects": projects }))
+    json!({ "projects": projects })
 }
 
 #[cfg(test)]
@@ -253,9 +230,12 @@ mod tests {
             workers: 2,
             ..CachedProject::default()
         };
-        let text = cache(&ListCacheReply {
-            projects: vec![project],
-        });
+        let text = cache(
+            Ink::PLAIN,
+            &ListCacheReply {
+                projects: vec![project],
+            },
+        );
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0].find("PINNED"), lines[1].find("yes"));
     }
@@ -266,10 +246,10 @@ mod tests {
             workers: vec![WorkerInfo::default()],
             ..StatsReply::default()
         };
-        let value: serde_json::Value = serde_json::from_str(&stats_json(&reply)).unwrap();
+        let value = stats_json(&reply);
         assert_eq!(value["workers"].as_array().unwrap().len(), 1);
-        assert!(stats(&reply).starts_with("unspecified for 0 s"));
-        assert!(stats(&reply).contains("response cache: off, 0 joined"));
+        assert!(stats(Ink::PLAIN, &reply).starts_with("unspecified for 0 s"));
+        assert!(stats(Ink::PLAIN, &reply).contains("response cache: off, 0 joined"));
         assert_eq!(value["cache"]["hits"], 0);
     }
 }

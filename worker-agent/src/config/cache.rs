@@ -5,6 +5,7 @@ use std::time::Duration;
 use graticule_daemon::config::ConfigError;
 use http::HeaderName;
 use http::header::HOST;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Config, wrong};
@@ -12,7 +13,7 @@ use crate::core::ogc::SharingRules;
 use crate::core::response_cache::Limits;
 
 /// `[cache]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cache {
     /// All answers together, in bytes; 0 turns the cache off.
@@ -21,8 +22,10 @@ pub struct Cache {
     pub max_entry_bytes: u64,
     /// Capabilities, descriptions, legends, styles and the like are kept for so many seconds, as they may depend on data
     /// that changes without the project.
+    #[schemars(range(min = 0, max = 86400))]
     pub max_age: f64,
     /// Maps are kept for so many seconds; 0: not at all.
+    #[schemars(range(min = 0, max = 86400))]
     pub map_max_age: f64,
     /// Only maps of at most so many pixels are kept.
     pub map_max_pixels: u64,

@@ -1,13 +1,14 @@
 //! `[catalog]`: whether clients may see which projects there are.
 
 use graticule_daemon::config::ConfigError;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::wrong;
 use crate::core::catalog::Hidden;
 
 /// `[catalog]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Catalog {
     /// Whether there is a catalog at `/catalog`.

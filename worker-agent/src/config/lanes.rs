@@ -1,13 +1,14 @@
 //! Lanes: which requests are heavy, and how workers are shared between the lanes.
 
 use graticule_daemon::config::ConfigError;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::wrong;
 use crate::core::ogc::HeavyRule;
 
 /// `[worker.lanes]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lanes {
     /// Everything that no rule calls heavy.
@@ -19,17 +20,19 @@ pub struct Lanes {
 }
 
 /// A lane's share of the workers, as parts of their number. At least one worker is always within a lane's reach.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Share {
     /// What no other lane may take.
+    #[schemars(range(min = 0, max = 1))]
     pub guaranteed: f64,
     /// What it may take at most.
+    #[schemars(range(min = 0, max = 1))]
     pub maximum: f64,
 }
 
 /// Describes requests: all that it names must hold.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rule {
     /// `WMS`, `WFS`, `WCS`, `WMTS`, or an API's root such as `wfs3`; empty: any.

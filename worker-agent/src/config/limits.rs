@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use graticule_daemon::config::ConfigError;
 use graticule_daemon::quarantine::{MAX_KILLS, Rule};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{seconds, wrong};
@@ -11,7 +12,7 @@ use crate::core::environment::Environment;
 use crate::core::pool::MemoryLimits;
 
 /// `[worker.memory]`. A worker's memory is what only it uses: its private dirty pages.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Memory {
     /// A worker above so many bytes is replaced once it has answered; 0: half of `hard_limit`.
@@ -20,28 +21,33 @@ pub struct Memory {
     pub hard_limit: u64,
     /// Above this part of the total, workers are ended one at a time, the largest first. The total is the control group's
     /// limit, else the host's memory.
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 1))]
     pub high_water_mark: f64,
 }
 
 /// `[worker.recycle]`. Each worker draws its own limits from the last fifth below these, so that they never go together.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recycle {
     /// A worker is replaced after so many requests; 0: never.
     pub max_requests: u64,
     /// A worker is replaced after so many seconds; 0: never.
+    #[schemars(range(min = 0, max = 86_400))]
     pub max_age: f64,
 }
 
 /// `[worker.quarantine]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Quarantine {
     /// A request is refused once it has killed so many workers in the whole fleet; 0: never.
+    #[schemars(range(max = 32))]
     pub kills: u32,
     /// A kill counts for so many seconds.
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
     pub window: f64,
     /// It is refused for at least so many seconds, and for as long as that many kills count.
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
     pub duration: f64,
 }
 
@@ -66,7 +72,7 @@ impl Quarantine {
 }
 
 /// `[worker.isolation]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Isolation {
     /// The user that workers run as when the agent runs as root; empty: root without any capability.

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use graticule_daemon::access::Access;
 pub use graticule_daemon::config::ConfigError;
 use graticule_daemon::telemetry::Logging;
+use graticule_daemon::tls::{TlsClient, TlsServer};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod aliases;
 mod cache;
 mod catalog;
 mod lanes;
@@ -16,11 +20,14 @@ mod limits;
 mod plugins;
 mod storage;
 mod stores;
+mod tls;
 
+use crate::adapters::memory::Machine;
 use crate::core::locate::SearchPaths;
 use crate::core::ogc::{ClassRules, Classes, RuleError};
 use crate::core::pool::{self, MOST_WORKERS, Policy};
 
+pub use aliases::ALIASES;
 pub use cache::Cache;
 pub use catalog::Catalog;
 pub use lanes::{Lanes, Rule, Share};
@@ -30,7 +37,7 @@ pub use storage::{PostgreSql, Storage};
 pub use stores::{Bucket, Files, Handler, Secret};
 
 /// Everything an operator can decide.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Log output.
@@ -48,7 +55,7 @@ pub struct Config {
 }
 
 /// `[server]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
     /// The HTTP data port, for Envoy.
@@ -57,37 +64,52 @@ pub struct Server {
     pub grpc_listen: SocketAddr,
     /// `/metrics`, `/healthz` and `/readyz`.
     pub metrics_listen: SocketAddr,
+    /// TLS of the HTTP data port; the control plane's `pools.NAME.tls` has Envoy speak it.
+    pub http_tls: TlsServer,
+    /// TLS of the gRPC port.
+    pub grpc_tls: TlsServer,
+    /// Who may do what on the gRPC port. Clients that ask for maps have the role `peer`.
+    pub access: Access,
     /// A request must have answered after so many seconds, waiting included.
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
     pub timeout: f64,
     /// The same for single services and requests, such as `"WMS/GetPrint" = 50.0`, or `"wfs3" = 30.0` for all of an API.
+    #[schemars(extend("additionalProperties" = seconds_schema()))]
     pub timeouts: BTreeMap<String, f64>,
     /// How often a request may lead to another one of this server, as when a project has a layer of this server's own WMS.
     pub max_loop_depth: u32,
     /// The largest request body, in bytes.
     pub max_body_size: usize,
     /// After SIGTERM, requests that run have so many seconds to finish.
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
     pub shutdown_grace_period: f64,
     /// After SIGTERM, so many seconds are given to Envoy to hear of it before the ports close. Only with a control plane.
+    #[schemars(range(min = 0, max = 60))]
     pub drain_delay: f64,
 }
 
 /// `[worker]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Worker {
     /// Names the agent in the fleet, in logs and in the header `x-graticule-agent`; made of host name and HTTP port when empty.
     pub name: String,
-    /// How many QGIS processes; one for each processor when 0.
+    /// How many QGIS processes; when 0, one for each processor, and no more than the memory has room for.
+    #[schemars(range(max = 1024))]
     pub num_processes: usize,
     /// How many requests may wait for one.
     pub max_waiting_requests: usize,
     /// A start may take so many seconds.
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
     pub process_start_timeout: f64,
     /// A cancelled request has so many seconds to stop before its worker is killed.
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
     pub cancel_timeout: f64,
     /// The agent exits when failed workers within the window, over configured ones, are more than this.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub max_failure_pressure: f64,
     /// A failure counts for so many seconds.
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
     pub failure_window: f64,
     /// How workers are started.
     pub start_method: StartMethod,
@@ -114,7 +136,7 @@ pub struct Worker {
 }
 
 /// How workers are started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StartMethod {
     /// Forked from a zygote: milliseconds, and shared memory.
@@ -124,10 +146,11 @@ pub enum StartMethod {
 }
 
 /// `[worker.qgis]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Qgis {
     /// How many projects a worker keeps loaded besides pinned ones.
+    #[schemars(range(min = 1))]
     pub max_projects: usize,
     /// Serve a project's good layers when others are bad.
     pub ignore_bad_layers: bool,
@@ -148,7 +171,7 @@ pub struct Qgis {
 }
 
 /// `[worker.qgis.projects]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Projects {
     /// Public location → directory or URL of a storage, such as `"/" = "/srv/projects"`.
@@ -162,7 +185,13 @@ pub struct Projects {
     /// served.
     pub reload_outdated_project_on_request: bool,
     /// For so many seconds after its start the agent is not ready while a pinned project cannot be found.
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
     pub pins_patience: f64,
+}
+
+/// What [`seconds`] takes.
+fn seconds_schema() -> serde_json::Value {
+    serde_json::json!({ "type": "number", "format": "double", "exclusiveMinimum": 0, "maximum": 86400 })
 }
 
 impl Default for Projects {
@@ -178,10 +207,10 @@ impl Default for Projects {
 }
 
 /// `[fleet]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Fleet {
-    /// The control plane's fleet port, such as `http://control-plane:18001`; the agent stands alone when empty.
+    /// The control plane's fleet port, such as `http://control-plane:18001`, or `https://…`; the agent stands alone when empty.
     pub control_plane: String,
     /// Groups agents that share configuration and a route.
     pub pool: String,
@@ -189,6 +218,20 @@ pub struct Fleet {
     pub advertise_http: String,
     /// `host:port` of the gRPC port; `server.grpc_listen` when empty.
     pub advertise_grpc: String,
+    /// How the control plane is known and what is shown to it, for `https://…`.
+    pub tls: TlsClient,
+    /// The token to show to the control plane, one of its `fleet.access.peer_token`.
+    pub token: Secret,
+    /// A file with that token.
+    pub token_file: PathBuf,
+}
+
+impl Server {
+    /// The longest that any request may take, in seconds.
+    #[must_use]
+    pub fn longest_timeout(&self) -> f64 {
+        self.timeouts.values().copied().fold(self.timeout, f64::max)
+    }
 }
 
 impl Default for Server {
@@ -197,6 +240,9 @@ impl Default for Server {
             http_listen: SocketAddr::from(([127, 0, 0, 1], 23457)),
             grpc_listen: SocketAddr::from(([127, 0, 0, 1], 23456)),
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 23458)),
+            http_tls: TlsServer::default(),
+            grpc_tls: TlsServer::default(),
+            access: Access::default(),
             timeout: 20.0,
             timeouts: BTreeMap::from([("WMS/GetPrint".to_owned(), 50.0)]),
             max_loop_depth: 2,
@@ -255,6 +301,9 @@ impl Default for Fleet {
             pool: "default".into(),
             advertise_http: String::new(),
             advertise_grpc: String::new(),
+            tls: TlsClient::default(),
+            token: Secret::default(),
+            token_file: PathBuf::new(),
         }
     }
 }
@@ -292,7 +341,12 @@ impl Config {
     #[must_use]
     pub fn workers(&self) -> usize {
         match self.worker.num_processes {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            0 => {
+                // The control group's quota is counted in.
+                let processors = std::thread::available_parallelism().map_or(1, usize::from);
+                let memory = Machine::find(Path::new("/")).ok().map(|machine| machine.total());
+                pool::workers_for(processors, memory)
+            }
             configured => configured,
         }
     }
@@ -328,6 +382,7 @@ impl Config {
             heavy: share(worker.lanes.heavy),
             max_depth: self.server.max_loop_depth,
             memory: worker.memory.limits()?,
+            warm_up: worker.qgis.warm_up,
             max_requests: Some(worker.recycle.max_requests).filter(|most| *most > 0),
             max_age: worker.recycle.max_age()?,
             seed: u64::from(std::process::id()),
@@ -512,7 +567,7 @@ mod tests {
 
     #[test]
     fn what_classes_cannot_be_is_named_with_the_remedy() {
-        let said = |text: &str| match load(text).unwrap().classes() {
+        let said = |text: &str| match load(text).and_then(|config| config.classes()) {
             Ok(_) => String::new(),
             Err(error) => error.to_string(),
         };
@@ -524,7 +579,7 @@ mod tests {
             ),
             (
                 "[server.timeouts]\nWFS = nan",
-                "`server.timeouts.WFS`: expected more than 0",
+                "`server.timeouts.WFS`: expected a number, found NaN",
             ),
             (
                 "[server.timeouts]\nWPS = 1.0",
@@ -536,15 +591,15 @@ mod tests {
             ),
             (
                 "[worker.lanes.heavy]\nmaximum = 1.5",
-                "`worker.lanes.heavy.maximum`: expected a part of the workers from 0 to 1, found 1.5",
+                "`worker.lanes.heavy.maximum`: expected at least 0 and at most 1, found 1.5",
             ),
             (
                 "[worker.lanes.interactive]\nguaranteed = -0.1",
-                "`worker.lanes.interactive.guaranteed`: expected a part",
+                "`worker.lanes.interactive.guaranteed`: expected at least 0 and at most 1",
             ),
             (
                 "[worker.lanes.heavy]\nguaranteed = nan",
-                "`worker.lanes.heavy.guaranteed`: expected a part",
+                "`worker.lanes.heavy.guaranteed`: expected a number, found NaN",
             ),
             (
                 "[worker.lanes.heavy]\nguaranteed = 0.4\nmaximum = 0.3",

@@ -1,10 +1,12 @@
 //! QGIS's server plugins, and which of clients' headers reach them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use graticule_daemon::config::ConfigError;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -16,7 +18,7 @@ use crate::core::ogc::Forwarded;
 const LONGEST_TRY: Duration = Duration::from_secs(10);
 
 /// `[worker.qgis.plugins]`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Plugins {
     /// Folders that hold plugins' folders.
@@ -155,10 +157,36 @@ fn texts<'de, D: Deserializer<'de>>(
     from.deserialize_any(Texts(expecting, separator))
 }
 
+const PATHS: &str = "a list of directories, or a text such as `/plugins:/more/plugins`";
+
+/// What a text or a list of texts may stand for.
+fn text_or_list(expected: &str) -> Schema {
+    json_schema!({ "type": ["string", "array"], "items": { "type": "string" }, "x-expected": expected })
+}
+
+impl JsonSchema for Paths {
+    fn schema_name() -> Cow<'static, str> {
+        "Paths".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        text_or_list(PATHS)
+    }
+}
+
+impl JsonSchema for Allowed {
+    fn schema_name() -> Cow<'static, str> {
+        "Allowed".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        text_or_list(ALLOWED)
+    }
+}
+
 impl<'de> Deserialize<'de> for Paths {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let expecting = "a list of directories, or a text such as `/plugins:/more/plugins`";
-        let texts = texts(from, expecting, ':')?;
+        let texts = texts(from, PATHS, ':')?;
         Ok(Self(texts.into_iter().map(PathBuf::from).collect()))
     }
 }
@@ -173,9 +201,10 @@ impl Serialize for Paths {
     }
 }
 
+const ALLOWED: &str = "`all`, or a list of plugins' names such as [\"lizmap_server\"], or [] for none";
+
 impl<'de> Deserialize<'de> for Allowed {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        const EXPECTING: &str = "`all`, or a list of plugins' names such as [\"lizmap_server\"], or [] for none";
         #[derive(Deserialize)]
         #[serde(
             untagged,
@@ -195,9 +224,9 @@ impl<'de> Deserialize<'de> for Allowed {
         }
         if word.is_empty() {
             let empty = de::Unexpected::Str(&text);
-            return Err(de::Error::invalid_value(empty, &EXPECTING));
+            return Err(de::Error::invalid_value(empty, &ALLOWED));
         }
-        let names = texts(de::value::StrDeserializer::new(&text), EXPECTING, ',')?;
+        let names = texts(de::value::StrDeserializer::new(&text), ALLOWED, ',')?;
         Ok(Self::These(names))
     }
 }

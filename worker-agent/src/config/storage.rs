@@ -4,18 +4,21 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use graticule_daemon::config::ConfigError;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Bucket, Files, Handler, seconds, wrong};
 
 /// `[worker.storage]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Storage {
     /// A storage that has not answered after so many seconds is down; a listing may take four times as long.
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
     pub timeout: f64,
     /// What a storage other than a directory said of a project is believed for so many seconds; after that requests use it
     /// while it is asked again.
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
     pub check_interval: f64,
     /// Local copies of what QGIS cannot open where it is.
     pub files: Files,
@@ -28,12 +31,14 @@ pub struct Storage {
 }
 
 /// `[worker.storage.postgresql]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PostgreSql {
     /// How many connections the agent itself has to a database at most, besides one that listens.
+    #[schemars(range(min = 1, max = 100))]
     pub max_connections: usize,
     /// A connection must be there after so many seconds.
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
     pub connect_timeout: f64,
     /// The channel on which databases notify of changed projects; nobody listens when empty.
     pub channel: String,

@@ -5,13 +5,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use graticule_daemon::config::ConfigError;
-use serde::de::Visitor;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+pub use graticule_daemon::config::Secret;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::wrong;
 
 /// `[worker.storage.files]`: local copies of projects and of the files that they name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Files {
     /// Where they are kept; `files` in `worker.state_dir` when empty. Workers must be able to read it.
@@ -33,7 +34,7 @@ impl Default for Files {
 }
 
 /// `[worker.storage.s3.NAME]`. What is not set comes from the usual `AWS_…` variables, or from the machine that runs this.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Bucket {
     /// The server, such as `https://s3.example.org`; Amazon's when empty.
@@ -57,7 +58,7 @@ pub struct Bucket {
 }
 
 /// `[worker.storage.custom.SCHEME]`
-#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Handler {
     /// The class, such as `package.module.Class`.
@@ -77,91 +78,6 @@ impl fmt::Debug for Handler {
     }
 }
 
-/// A text that is shown nowhere.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The secret.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_empty() { "\"\"" } else { "***" })
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(if self.is_empty() { "" } else { "***" })
-    }
-}
-
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Text)
-    }
-}
-
-/// Takes a text and, other than serde's own, never says what else it found.
-struct Text;
-
-impl Visitor<'_> for Text {
-    type Value = Secret;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text")
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Secret, E> {
-        Ok(Secret(text.to_owned()))
-    }
-
-    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<Secret, E> {
-        not_a_text()
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<Secret, E> {
-        not_a_text()
-    }
-
-    fn visit_i128<E: serde::de::Error>(self, _: i128) -> Result<Secret, E> {
-        not_a_text()
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<Secret, E> {
-        not_a_text()
-    }
-
-    fn visit_u128<E: serde::de::Error>(self, _: u128) -> Result<Secret, E> {
-        not_a_text()
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<Secret, E> {
-        not_a_text()
-    }
-}
-
-fn not_a_text<T, E: serde::de::Error>() -> Result<T, E> {
-    Err(E::custom("expected a text; write it in quotes, also in a variable"))
-}
-
 impl Bucket {
     /// The secret, from where it stands; nothing when none is configured.
     ///
@@ -176,7 +92,7 @@ impl Bucket {
             (true, false) => {
                 let text = std::fs::read_to_string(file)
                     .map_err(|error| wrong(&key("secret_access_key_file"), format!("{}: {error}", file.display())))?;
-                Some(Secret(text.trim().to_owned()))
+                Some(Secret::from(text.trim().to_owned()))
             }
             (false, false) => {
                 let problem = "stands beside `secret_access_key`: write one of them";

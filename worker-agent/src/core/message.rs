@@ -1,5 +1,6 @@
 //! The JSON payloads of the worker protocol (`docs/worker-protocol.md`), as types.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,15 @@ pub enum ToWorker<'a> {
         /// How many requests of this server led to this one.
         depth: u32,
     },
+    /// Be busy for a while; answered as a request is, with an empty body.
+    Sleep {
+        /// Named in the answer.
+        id: &'a str,
+        /// For how long.
+        seconds: f64,
+        /// Projects to drop first.
+        evict: &'a [String],
+    },
     /// Load a project and keep it.
     Load {
         /// Named in the answer.
@@ -81,6 +91,13 @@ pub enum ToWorker<'a> {
     },
     /// Drop a project.
     Unload {
+        /// Named in the answer.
+        id: &'a str,
+        /// Which.
+        uri: &'a str,
+    },
+    /// Draw a few pixels of a project that is held, for nobody.
+    Warm {
         /// Named in the answer.
         id: &'a str,
         /// Which.
@@ -110,6 +127,9 @@ pub enum FromWorker {
     Ready {
         /// QGIS's version.
         qgis: String,
+        /// What it runs, by name: "qgis", "qt", "gdal", "python".
+        #[serde(default)]
+        versions: BTreeMap<String, String>,
         /// What it holds.
         #[serde(default)]
         projects: Vec<LoadedProject>,
@@ -317,6 +337,15 @@ mod tests {
         assert_eq!(
             serde_json::to_string(&describe).unwrap(),
             r#"{"op":"describe","id":"r-1","project":{"uri":"/w.qgs","version":"1"},"evict":["/a"],"depth":0}"#
+        );
+        let sleep = ToWorker::Sleep {
+            id: "s-1",
+            seconds: 1.5,
+            evict: &[],
+        };
+        assert_eq!(
+            serde_json::to_string(&sleep).unwrap(),
+            r#"{"op":"sleep","id":"s-1","seconds":1.5,"evict":[]}"#
         );
         assert_eq!(serde_json::to_string(&ToWorker::Quit {}).unwrap(), r#"{"op":"quit"}"#);
         let ready = r#"{"event":"ready","pid":1,"qgis":"3.40.6","start":"fork","projects":[]}"#;

@@ -4,6 +4,8 @@ pub mod bucket;
 pub mod bucket_fault;
 pub mod catalog;
 pub mod conditional;
+pub mod demand;
+pub mod effect;
 pub mod environment;
 pub mod file_cache;
 pub mod frame;
@@ -22,6 +24,7 @@ pub mod postgresql;
 pub mod pressure;
 pub mod project_files;
 pub mod quarantine;
-pub mod redact;
 pub mod response_cache;
 pub mod stored;
+
+pub use graticule_daemon::redact;

@@ -21,6 +21,11 @@ impl FailurePressure {
         }
     }
 
+    /// Counts what happened within this window from now on.
+    pub fn set_window(&mut self, window: Duration) {
+        self.window = window;
+    }
+
     /// A worker failed.
     pub fn failed(&mut self, now: Instant) {
         self.failures.push_back(now);

@@ -134,6 +134,14 @@ impl ResponseCache {
         }
     }
 
+    /// Keeps to other limits from now on. What is larger than they allow goes at once, entry by entry as when room is needed.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+        while self.bytes > limits.max_bytes {
+            self.evict();
+        }
+    }
+
     /// The answer to a question, where it is held and not too old.
     pub fn get(&mut self, now: Instant, key: Key<'_>) -> Option<Hit> {
         self.expire(now);

@@ -8,11 +8,14 @@ use graticule_daemon::quarantine::is_fingerprint;
 use graticule_proto::v1::qgis_admin_server::QgisAdmin;
 use graticule_proto::v1::{
     AgentKills, CachedProject, CatalogRequest, CheckoutProjectReply, CheckoutProjectRequest, ClearCacheReply,
-    ClearCacheRequest, ClearQuarantineReply, ClearQuarantineRequest, DropProjectReply, DropProjectRequest,
-    DumpCacheRequest, GetProjectInfoRequest, LaneInfo, LayerLoad, ListCacheReply, ListCacheRequest, ListPluginsReply,
-    ListPluginsRequest, ListQuarantineReply, ListQuarantineRequest, MemoryInfo, PinProjectReply, PinProjectRequest,
-    ProjectInfo, QuarantineEntry, ResizeReply, ResizeRequest, StatsReply, StatsRequest, UnpinProjectReply,
-    UnpinProjectRequest, UpdateCacheReply, UpdateCacheRequest, WorkerCache, WorkerInfo,
+    ClearCacheRequest, ClearQuarantineReply, ClearQuarantineRequest, DrainReply, DrainRequest, DropProjectReply,
+    DropProjectRequest, DumpCacheRequest, GetConfigReply, GetConfigRequest, GetEnvReply, GetEnvRequest,
+    GetProjectInfoRequest, LaneInfo, LayerLoad, ListCacheReply, ListCacheRequest, ListPluginsReply, ListPluginsRequest,
+    ListQuarantineReply, ListQuarantineRequest, MemoryInfo, PinProjectReply, PinProjectRequest, ProjectInfo,
+    QuarantineEntry, ReloadReply, ReloadRequest, ResizeReply, ResizeRequest, ResumeReply, ResumeRequest,
+    SetConfigReply, SetConfigRequest, SetLogLevelReply, SetLogLevelRequest, SetServingReply, SetServingRequest,
+    SleepReply, SleepRequest, StatsReply, StatsRequest, UnpinProjectReply, UnpinProjectRequest, UpdateCacheReply,
+    UpdateCacheRequest, WorkerCache, WorkerInfo,
 };
 use tokio::sync::{Mutex, watch};
 use tonic::{Request, Response, Status};
@@ -21,7 +24,9 @@ use super::cache::Cache;
 use super::catalog::rpc;
 use super::front::Front;
 use super::metrics::Metrics;
+use super::operate::{self, Desk};
 use super::plugins::Plugins;
+use super::settings::Settings;
 use crate::adapters::fleet_pins::FleetPinsHandle;
 use crate::adapters::pins::{Pins, PinsError};
 use crate::adapters::quarantine::QuarantineHandle;
@@ -51,11 +56,17 @@ pub(super) struct Inner {
     cache: Cache,
     plugins: Plugins,
     front: Front,
+    desk: Desk,
+    settings: Settings,
 }
 
 impl Admin {
     /// Loads the pins that were kept into the pool. A pinned project that is not there stays pinned, and is said to be
     /// missing.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each is a part of the agent that operators ask of"
+    )]
     pub async fn restore(
         pins: Pins,
         cache: Cache,
@@ -63,6 +74,8 @@ impl Admin {
         state: watch::Receiver<AgentState>,
         names: watch::Sender<Vec<String>>,
         fleet: &FleetPinsHandle,
+        desk: Desk,
+        settings: Settings,
     ) -> Self {
         let (supervisor, storage) = (cache.supervisor.clone(), cache.storage.clone());
         let found = look(&storage, fleet, pins.iter()).await;
@@ -85,6 +98,8 @@ impl Admin {
                 plugins: front.plugins.clone(),
                 cache,
                 front,
+                desk,
+                settings,
             }),
         }
     }
@@ -370,6 +385,52 @@ impl QgisAdmin for Admin {
         let cleared = self.inner.quarantine.clear(&fingerprint);
         let cleared = u32::try_from(cleared).unwrap_or(u32::MAX);
         Ok(Response::new(ClearQuarantineReply { cleared }))
+    }
+
+    async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<DrainReply>, Status> {
+        let inner = &self.inner;
+        let drained = operate::drain(&inner.front, &inner.desk, request.into_inner()).await;
+        // The answer comes when everybody else knows.
+        inner.desk.standing.until_told().await;
+        drained.map(Response::new)
+    }
+
+    async fn resume(&self, _: Request<ResumeRequest>) -> Result<Response<ResumeReply>, Status> {
+        let resumed = operate::resume(&self.inner.desk)?;
+        self.inner.desk.standing.until_told().await;
+        Ok(Response::new(resumed))
+    }
+
+    async fn reload(&self, _: Request<ReloadRequest>) -> Result<Response<ReloadReply>, Status> {
+        operate::reload(&self.inner.front).await.map(Response::new)
+    }
+
+    async fn sleep(&self, request: Request<SleepRequest>) -> Result<Response<SleepReply>, Status> {
+        let slept = operate::sleep(&self.inner.front, request.into_inner()).await;
+        slept.map(Response::new)
+    }
+
+    async fn get_env(&self, _: Request<GetEnvRequest>) -> Result<Response<GetEnvReply>, Status> {
+        let inner = &self.inner;
+        Ok(Response::new(operate::environment(&inner.front, &inner.desk)))
+    }
+
+    async fn set_serving(&self, request: Request<SetServingRequest>) -> Result<Response<SetServingReply>, Status> {
+        let set = operate::set_serving(&self.inner.desk, request.into_inner())?;
+        self.inner.desk.standing.until_told().await;
+        Ok(Response::new(set))
+    }
+
+    async fn get_config(&self, request: Request<GetConfigRequest>) -> Result<Response<GetConfigReply>, Status> {
+        Ok(self.inner.settings.get_config(request))
+    }
+
+    async fn set_config(&self, request: Request<SetConfigRequest>) -> Result<Response<SetConfigReply>, Status> {
+        self.inner.settings.set_config(request)
+    }
+
+    async fn set_log_level(&self, request: Request<SetLogLevelRequest>) -> Result<Response<SetLogLevelReply>, Status> {
+        self.inner.settings.set_log_level(request)
     }
 
     async fn list_plugins(&self, _: Request<ListPluginsRequest>) -> Result<Response<ListPluginsReply>, Status> {

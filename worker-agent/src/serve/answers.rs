@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use graticule_daemon::current::Current;
 use http::{Method, StatusCode};
 
 use super::metrics::Metrics;
@@ -94,8 +95,7 @@ pub struct Answers {
 }
 
 struct Inner {
-    rules: SharingRules,
-    limits: Limits,
+    rules: Current<(SharingRules, Limits)>,
     cache: Mutex<ResponseCache>,
     flights: Shared<Arc<Whole>>,
     /// How often something may have changed data. An answer that was begun before is not given to who asks after.
@@ -151,8 +151,7 @@ impl Answers {
         metrics.cache_limit(limits.max_bytes);
         Self {
             inner: Arc::new(Inner {
-                rules,
-                limits,
+                rules: Current::new((rules, limits)),
                 cache: Mutex::new(ResponseCache::new(limits)),
                 flights: Shared::default(),
                 changes: AtomicU64::new(0),
@@ -161,11 +160,30 @@ impl Answers {
         }
     }
 
+    /// Drops every answer that is kept; what is being rendered now is not kept either.
+    pub fn forget_all(&self) {
+        self.inner.changes.fetch_add(1, Ordering::SeqCst);
+        let mut cache = self.cache();
+        cache.clear();
+        self.show(&cache);
+    }
+
+    /// Keeps and shares by other rules from now on.
+    pub fn adopt(&self, rules: SharingRules, limits: Limits) {
+        self.inner.metrics.cache_limit(limits.max_bytes);
+        self.inner.rules.set((rules, limits));
+        let mut cache = self.cache();
+        cache.set_limits(limits);
+        self.show(&cache);
+    }
+
     /// How a request may be shared.
     #[must_use]
     pub fn sharing(&self, asked: &Asked, request: &OgcRequest, origin: &Origin) -> Sharing {
-        let mut sharing = ogc::sharing(request, &asked.body, &asked.headers, origin, &self.inner.rules);
-        if self.inner.limits.max_bytes == 0 {
+        let now = self.inner.rules.get();
+        let (rules, limits) = &*now;
+        let mut sharing = ogc::sharing(request, &asked.body, &asked.headers, origin, rules);
+        if limits.max_bytes == 0 {
             (sharing.keep, sharing.fresh) = (None, None);
         }
         sharing

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use graticule_daemon::current::Current;
 use http::StatusCode;
 
 use super::answers::{Answers, Call, Rendered};
@@ -13,7 +14,9 @@ use super::home;
 use super::metrics::Metrics;
 use super::plugins::Plugins;
 use super::render::{Served, Work, render};
+use super::standing::Standing;
 use super::told::{Asked, Told, ToldBody};
+use crate::adapters::demand::DemandHandle;
 use crate::adapters::exchange::{Answer, Body, Job, Task};
 use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::storage::{Storage, StorageError};
@@ -38,7 +41,7 @@ pub struct Front {
     /// Requests that kill workers.
     pub quarantine: QuarantineHandle,
     /// Which headers reach QGIS.
-    pub forwarded: Arc<Forwarded>,
+    pub forwarded: Current<Forwarded>,
     /// QGIS's server plugins, and whether they let answers be shared.
     pub plugins: Plugins,
     /// Answers that serve more than one request.
@@ -47,8 +50,12 @@ pub struct Front {
     pub catalog: Catalog,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What the control plane is told of requests.
+    pub demand: DemandHandle,
+    /// Whether requests are taken.
+    pub standing: Standing,
     /// What requests are allowed.
-    pub classes: Arc<Classes>,
+    pub classes: Current<Classes>,
     /// The largest request body, in bytes.
     pub max_body_size: usize,
 }
@@ -83,6 +90,9 @@ impl Front {
             took,
             account.served.waited,
         );
+        if let (Some(waited), Some(_)) = (account.served.waited, &account.served.version) {
+            self.demand.served(&account.project, waited);
+        }
         log(&asked, &account, told.status, took);
         let mut own = |name: &str, value: &str| told.headers.push((name.to_owned(), value.to_owned()));
         own("x-request-id", &asked.id);
@@ -109,7 +119,12 @@ impl Front {
     }
 
     async fn find_answer(&self, asked: &Asked, account: &mut Account) -> Result<Told, Refused> {
+        let drained = self.standing.refuses(asked.accepted);
         if let Some(page) = page_of(&asked.path) {
+            if drained {
+                let (reason, dialect) = (Refusal::Draining, Dialect::Json);
+                return Err(Refused { reason, dialect });
+            }
             return Box::pin(self.catalog(asked, page, account)).await;
         }
         let request = ogc::parse(&Incoming {
@@ -132,8 +147,12 @@ impl Front {
         if let Some(name) = &request.project {
             name.key().clone_into(&mut account.project);
         }
-        let class = self.classes.of(&request, &asked.headers).map_err(refused)?;
+        let class = self.classes.get().of(&request, &asked.headers).map_err(refused)?;
         account.lane = Some(class.lane);
+        // What a worker asks for while it serves is a part of what runs.
+        if drained && class.depth == 0 {
+            return Err(refused(Refusal::Draining));
+        }
         let origin = Origin::from_headers(&asked.headers, asked.authority.as_deref(), "http")
             .map_err(|error| refused(error.into()))?;
         account.fingerprint = fingerprint(&request, &asked.body);
@@ -222,7 +241,7 @@ impl Front {
             id: asked.id.clone(),
             method: upstream.method.to_string(),
             url: upstream.url,
-            headers: self.forwarded.pass(&asked.headers),
+            headers: self.forwarded.get().pass(&asked.headers),
             body: upstream.body.map_or_else(|| asked.body.clone(), Bytes::from),
             hold,
             depth,

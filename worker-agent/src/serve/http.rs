@@ -7,15 +7,19 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
+use graticule_daemon::tls::ServerTls;
+use graticule_proto::v1::AgentState;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::front::Front;
+use super::probe;
 use super::told::{Asked, Told, ToldBody};
 use crate::adapters::exchange::Cut;
 use crate::core::ogc::Refusal;
@@ -26,13 +30,25 @@ const REQUEST_ID: &str = "x-request-id";
 /// The longest id that is taken over, in bytes.
 const LONGEST_ID: usize = 128;
 
-/// Serves the data port until `stop` is cancelled and the last answer has been sent.
-pub async fn serve(listener: TcpListener, front: Front, stop: CancellationToken) {
-    let service = service_fn(move |request| {
-        let front = front.clone();
-        async move { Ok::<_, Infallible>(respond(&front, request).await) }
+/// Serves the data port until `stop` is cancelled and the last answer has been sent. Checks are answered from `state`.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<ServerTls>,
+    front: Front,
+    state: watch::Receiver<AgentState>,
+    stop: CancellationToken,
+) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (front, state) = (front.clone(), state.clone());
+        async move {
+            let uri = request.uri();
+            if probe::is_check(request.method(), uri.path(), uri.query()) {
+                return Ok::<_, Infallible>(response(probe::answer(&state.borrow(), &front.standing.get())));
+            }
+            Ok(respond(&front, request).await)
+        }
     });
-    graticule_daemon::http::serve(listener, service, stop).await;
+    graticule_daemon::http::serve(listener, tls, service, stop).await;
 }
 
 /// The client's request id where it can be trusted to fit in a log line, else a new one.
@@ -60,7 +76,7 @@ async fn respond(front: &Front, request: Request<Incoming>) -> Response<Pieces> 
     let path = head.uri.path().to_owned();
     let query = head.uri.query().map(str::to_owned);
     let reading = Limited::new(body, front.max_body_size).collect();
-    let told = match tokio::time::timeout(front.classes.timeout(), reading).await {
+    let told = match tokio::time::timeout(front.classes.get().timeout(), reading).await {
         Ok(Ok(body)) => {
             let authority = head.uri.authority().map(ToString::to_string);
             let (method, headers, body) = (head.method, head.headers, body.to_bytes());
@@ -79,7 +95,7 @@ async fn respond(front: &Front, request: Request<Incoming>) -> Response<Pieces> 
         }
         failed => {
             let reason = match failed {
-                Err(_) => Refusal::deadline(front.classes.timeout()),
+                Err(_) => Refusal::deadline(front.classes.get().timeout()),
                 Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Refusal::BodyTooLarge {
                     limit: front.max_body_size as u64,
                 },

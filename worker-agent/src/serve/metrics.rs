@@ -65,6 +65,7 @@ metrics! {
     QUARANTINE = "graticule_quarantine_entries", "Requests that killed workers, refused or only suspected.";
     QUARANTINED = "graticule_quarantined_total", "How often kills on this agent made a request refused.";
     PLUGINS = "graticule_plugins", "QGIS's server plugins by state: loaded, failed.";
+    CONFIG_CHANGES = "graticule_config_changes_total", "Changes of the configuration of the running agent, by result: applied, unchanged or refused.";
     READY = "graticule_ready", "1 when requests should be sent to this agent, else 0.";
 }
 
@@ -114,6 +115,8 @@ pub struct Metrics {
     degraded: IntGauge,
     waiting: IntGauge,
     failure_pressure: Gauge,
+    failure_limit: Gauge,
+    config_changes: IntCounterVec,
     request_pressure: Gauge,
     generation: IntGauge,
     pins: IntGauge,
@@ -143,6 +146,10 @@ impl Metrics {
         }
         let limit = registered!(Gauge::with_opts(opts(FAILURE_LIMIT)));
         limit.set(failure_limit);
+        let config_changes = registered!(IntCounterVec::new(opts(CONFIG_CHANGES), &["result"]));
+        ["applied", "unchanged", "refused"]
+            .iter()
+            .for_each(|result| drop(config_changes.with_label_values(&[*result])));
         let exits = registered!(IntCounterVec::new(opts(EXITS), &["reason"]));
         // A counter that is there from the start lets `rate()` see its first step.
         ExitReason::NAMES
@@ -187,9 +194,21 @@ impl Metrics {
             quarantine: registered!(IntGaugeVec::new(opts(QUARANTINE), &["state"])),
             quarantined: registered!(IntCounter::with_opts(opts(QUARANTINED))),
             plugins: registered!(IntGaugeVec::new(opts(PLUGINS), &["state"])),
+            failure_limit: limit,
+            config_changes,
             ready: registered!(IntGauge::with_opts(opts(READY))),
             registry,
         })
+    }
+
+    /// The configuration was to change.
+    pub fn config_changed(&self, result: &str) {
+        self.config_changes.with_label_values(&[result]).inc();
+    }
+
+    /// The agent gives up above another failure pressure from now on.
+    pub fn set_failure_limit(&self, limit: f64) {
+        self.failure_limit.set(limit);
     }
 
     /// Where the metrics are registered.
@@ -283,7 +302,11 @@ impl Metrics {
         );
         self.pins.set(whole(status.pinned.len()));
         self.broken.set(whole(status.broken));
-        self.ready.set(i64::from(view.ready));
+    }
+
+    /// Whether requests should be sent here, as everybody is told.
+    pub fn ready(&self, ready: bool) {
+        self.ready.set(i64::from(ready));
     }
 
     /// Brings what is known of the quarantine up to date.

@@ -2,6 +2,7 @@
 //! shared, and those who show them. The decisions are [`core::plugins`](crate::core::plugins)'s; here are the lock, the
 //! log and the messages.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use graticule_proto::v1::{ListPluginsReply, PluginInfo};
@@ -13,7 +14,7 @@ use crate::core::plugins::{Known, Plugin, Unshared};
 pub struct Plugins {
     known: Arc<Mutex<Known>>,
     /// It is configured by which headers plugins answer.
-    varied: bool,
+    varied: Arc<AtomicBool>,
 }
 
 impl Plugins {
@@ -23,8 +24,17 @@ impl Plugins {
     pub fn new(configured: bool, varied: bool) -> Self {
         Self {
             known: Arc::new(Mutex::new(Known::new(configured))),
-            varied,
+            varied: Arc::new(AtomicBool::new(varied)),
         }
+    }
+
+    /// Whether it is configured by which headers plugins answer, from now on.
+    pub fn set_varied(&self, varied: bool) {
+        self.varied.store(varied, Ordering::Relaxed);
+    }
+
+    fn varied(&self) -> bool {
+        self.varied.load(Ordering::Relaxed)
     }
 
     /// What is known is whole after every call, so a panic elsewhere does not spoil it.
@@ -35,9 +45,9 @@ impl Plugins {
     /// A zygote or worker tells of all its plugins.
     pub fn heard(&self, list: Vec<Plugin>) {
         let mut known = self.lock();
-        let before = known.unshared(self.varied);
+        let before = known.unshared(self.varied());
         let news = known.heard(list);
-        let after = known.unshared(self.varied);
+        let after = known.unshared(self.varied());
         drop(known);
         for Plugin {
             name,
@@ -71,7 +81,7 @@ impl Plugins {
     /// Whether an answer may serve more than one request.
     #[must_use]
     pub fn let_share(&self) -> bool {
-        self.lock().unshared(self.varied).is_none()
+        self.lock().unshared(self.varied()).is_none()
     }
 
     /// How many are loaded, and how many could not be.
@@ -86,7 +96,7 @@ impl Plugins {
     #[must_use]
     pub fn list(&self) -> ListPluginsReply {
         let known = self.lock();
-        let unshared = known.unshared(self.varied);
+        let unshared = known.unshared(self.varied());
         ListPluginsReply {
             plugins: known.list().iter().cloned().map(info).collect(),
             unshared: unshared.map_or_else(String::new, |why| why.to_string()),

@@ -1,8 +1,6 @@
 //! The agent's state as the control plane, `/readyz` and the health service are told of it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use graticule_daemon::ready::Readiness;
@@ -16,23 +14,10 @@ use tonic_health::server::HealthReporter;
 use super::admin::Admin;
 use super::grpc::Grpc;
 use super::metrics::request_pressure;
+use super::standing::{Standing, Word};
+use crate::adapters::demand::DemandHandle;
 use crate::adapters::fleet_pins::FleetPinsHandle;
 use crate::adapters::supervisor::{Status, Supervisor};
-
-/// Whether the agent has been told to stop; clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct Draining(Arc<AtomicBool>);
-
-impl Draining {
-    /// From now on the agent takes nothing new.
-    pub fn begin(&self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-
-    fn is_set(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
-}
 
 /// The pins, and for how long after the start their absence counts.
 #[derive(Debug, Clone)]
@@ -45,6 +30,15 @@ pub struct Pins {
     pub restored: Vec<String>,
     /// How far what the control plane tells of pins has come.
     pub fleet: FleetPinsHandle,
+}
+
+/// What workers have to do, and room for.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// What requests ask for.
+    pub demand: DemandHandle,
+    /// How many projects each worker keeps besides pinned ones.
+    pub max_projects: usize,
 }
 
 /// What is known of pins besides what the pool knows.
@@ -80,7 +74,7 @@ impl Pins {
 /// What the control plane is told. While the agent is `young`, projects that were pinned at its start and cannot be found
 /// keep it from being ready; one that was pinned since does not take it out of service.
 #[must_use]
-pub fn agent_state(status: &Status, draining: bool, pins: &Known, young: bool) -> AgentState {
+pub fn agent_state(status: &Status, word: &Word, pins: &Known, young: bool) -> AgentState {
     let view = &status.view;
     let missing: Vec<String> = pins
         .names
@@ -101,9 +95,9 @@ pub fn agent_state(status: &Status, draining: bool, pins: &Known, young: bool) -
     let ready = view.ready && !(young && missing.iter().any(|pin| pins.restored.contains(pin)));
     let phase = if status.gave_up.is_some() {
         AgentPhase::Failing
-    } else if draining {
+    } else if word.is_draining() {
         AgentPhase::Draining
-    } else if ready {
+    } else if ready && word.in_error.is_none() {
         AgentPhase::Ready
     } else {
         AgentPhase::Starting
@@ -124,16 +118,17 @@ pub fn agent_state(status: &Status, draining: bool, pins: &Known, young: bool) -
         } else {
             Vec::new()
         },
-        waits_for: if ready {
-            Vec::new()
-        } else if view.ready {
+        waits_for: if !view.ready {
+            vec![WORKERS.to_owned()]
+        } else if !ready {
             vec![PINS.to_owned()]
         } else {
-            vec![WORKERS.to_owned()]
+            word.awaits().into_iter().collect()
         },
         missing_pins: missing,
         pin_problems: problems.into_iter().collect(),
         pins_revision: pins.revision,
+        ..AgentState::default()
     }
 }
 
@@ -146,71 +141,79 @@ pub const WORKERS: &str = "workers";
 /// What it says while pinned projects are missing.
 pub const PINS: &str = "pins";
 
-/// Follows the pool and tells everybody of it, until the pool has ended.
+/// Follows the pool and tells everybody of it, until the pool has ended. From the call on, nobody is told that the agent is
+/// ready before it is.
 pub async fn follow(
     supervisor: Supervisor,
-    draining: Draining,
+    standing: Standing,
     pins: Pins,
+    work: Work,
     readiness: Readiness,
     health: HealthReporter,
     publish: watch::Sender<AgentState>,
-) {
-    let mut watch = supervisor.watch();
-    let mut awaited = Some((WORKERS, readiness.wait_for(WORKERS)));
-    let mut told = None;
-    let started = Instant::now();
-    let mut missed = Vec::new();
-    loop {
-        let known = pins.known();
-        let status = watch.borrow_and_update().clone();
-        let young = started.elapsed() < pins.patience;
-        let state = agent_state(&status, draining.is_set(), &known, young);
-        if !young && state.missing_pins != missed {
-            missed.clone_from(&state.missing_pins);
-            if !missed.is_empty() {
-                let projects = missed.join(", ");
-                tracing::error!(
-                    projects,
-                    "pinned projects are not there; they are loaded as soon as they are"
-                );
+) -> impl Future<Output = ()> {
+    let mut awaited = Some((WORKERS.to_owned(), readiness.wait_for(WORKERS)));
+    health.set_service_status("", ServingStatus::NotServing).await;
+    async move {
+        let mut watch = supervisor.watch();
+        let mut told = None;
+        let started = Instant::now();
+        let mut missed = Vec::new();
+        loop {
+            let known = pins.known();
+            let status = watch.borrow_and_update().clone();
+            let young = started.elapsed() < pins.patience;
+            let mut state = agent_state(&status, &standing.get(), &known, young);
+            state.wait_seconds = work.demand.wait_seconds();
+            let places = status.view.capacity.saturating_mul(work.max_projects);
+            state.places = u32::try_from(places).unwrap_or(u32::MAX);
+            if !young && state.missing_pins != missed {
+                missed.clone_from(&state.missing_pins);
+                if !missed.is_empty() {
+                    let projects = missed.join(", ");
+                    tracing::error!(
+                        projects,
+                        "pinned projects are not there; they are loaded as soon as they are"
+                    );
+                }
+            }
+            let ready = state.phase == i32::from(AgentPhase::Ready);
+            let what = state.waits_for.first().map_or(WORKERS, String::as_str);
+            let what = (!ready).then_some(what);
+            if what != awaited.as_ref().map(|(what, _)| what.as_str()) {
+                awaited = what.map(|what| (what.to_owned(), readiness.wait_for(what)));
+            }
+            if told != Some(ready) {
+                told = Some(ready);
+                let serving = if ready {
+                    ServingStatus::Serving
+                } else {
+                    ServingStatus::NotServing
+                };
+                health.set_service_status("", serving).await;
+                health
+                    .set_service_status(service_name::<QgisServerServer<Grpc>>(), serving)
+                    .await;
+                health
+                    .set_service_status(service_name::<QgisAdminServer<Admin>>(), ServingStatus::Serving)
+                    .await;
+            }
+            publish.send_if_modified(|current| {
+                let changed = *current != state;
+                *current = state;
+                changed
+            });
+            standing.told();
+            // Pins change without an event of the pool's own.
+            let pause = tokio::time::sleep(Duration::from_millis(20));
+            tokio::select! {
+                changed = watch.changed() => if changed.is_err() { break },
+                () = standing.news() => {}
+                () = pause => {}
             }
         }
-        let ready = state.phase == i32::from(AgentPhase::Ready);
-        let what = [WORKERS, PINS]
-            .into_iter()
-            .find(|what| state.waits_for.iter().any(|awaited| awaited == what));
-        let what = (!ready).then_some(what.unwrap_or(WORKERS));
-        if what != awaited.as_ref().map(|(what, _)| *what) {
-            awaited = what.map(|what| (what, readiness.wait_for(what)));
-        }
-        if told != Some(ready) {
-            told = Some(ready);
-            let serving = if ready {
-                ServingStatus::Serving
-            } else {
-                ServingStatus::NotServing
-            };
-            health.set_service_status("", serving).await;
-            health
-                .set_service_status(service_name::<QgisServerServer<Grpc>>(), serving)
-                .await;
-            health
-                .set_service_status(service_name::<QgisAdminServer<Admin>>(), ServingStatus::Serving)
-                .await;
-        }
-        publish.send_if_modified(|current| {
-            let changed = *current != state;
-            *current = state;
-            changed
-        });
-        // A drain begins without an event of the pool's own.
-        let pause = tokio::time::sleep(Duration::from_millis(20));
-        tokio::select! {
-            changed = watch.changed() => if changed.is_err() { break },
-            () = pause => {}
-        }
+        drop(awaited);
     }
-    drop(awaited);
 }
 
 fn service_name<S: tonic::server::NamedService>() -> &'static str {
@@ -242,7 +245,7 @@ mod tests {
         pins.restored.clear();
         pins.lost = [problem("/lost", "there is no project"), problem("/good", "was away")].into();
         pins.revision = 3;
-        let state = agent_state(&status, false, &pins, true);
+        let state = agent_state(&status, &Word::default(), &pins, true);
         assert_eq!((state.phase(), state.pins_revision), (AgentPhase::Ready, 3));
         assert_eq!(state.pins, ["/good"]);
         assert_eq!(state.missing_pins, ["/gone", "/lost"]);
@@ -257,22 +260,26 @@ mod tests {
     #[test]
     fn the_worst_word_counts() {
         let mut status = Status::default();
+        let stopping = Word {
+            stopping: true,
+            ..Word::default()
+        };
         assert_eq!(
-            agent_state(&status, false, &Known::default(), true).phase(),
+            agent_state(&status, &Word::default(), &Known::default(), true).phase(),
             AgentPhase::Starting
         );
         status.view.ready = true;
         assert_eq!(
-            agent_state(&status, false, &Known::default(), true).phase(),
+            agent_state(&status, &Word::default(), &Known::default(), true).phase(),
             AgentPhase::Ready
         );
         assert_eq!(
-            agent_state(&status, true, &Known::default(), true).phase(),
+            agent_state(&status, &stopping, &Known::default(), true).phase(),
             AgentPhase::Draining
         );
         status.gave_up = Some(6.0);
         assert_eq!(
-            agent_state(&status, true, &Known::default(), true).phase(),
+            agent_state(&status, &stopping, &Known::default(), true).phase(),
             AgentPhase::Failing
         );
     }
@@ -283,9 +290,9 @@ mod tests {
         let pins = known(&["/world"]);
         status.found_pins = pins.names.clone();
         status.held_pins = pins.names.clone();
-        assert!(agent_state(&status, false, &pins, true).pins.is_empty());
+        assert!(agent_state(&status, &Word::default(), &pins, true).pins.is_empty());
         status.view.settled = true;
-        assert_eq!(agent_state(&status, false, &pins, true).pins, pins.names);
+        assert_eq!(agent_state(&status, &Word::default(), &pins, true).pins, pins.names);
     }
 
     #[test]
@@ -293,12 +300,37 @@ mod tests {
         let mut status = Status::default();
         status.view.ready = true;
         let pins = known(&["/world"]);
-        let state = agent_state(&status, false, &pins, true);
+        let state = agent_state(&status, &Word::default(), &pins, true);
         assert_eq!(
             (state.phase(), state.waits_for),
             (AgentPhase::Starting, vec![PINS.to_owned()])
         );
-        let state = agent_state(&status, false, &pins, false);
+        let state = agent_state(&status, &Word::default(), &pins, false);
         assert_eq!((state.phase(), state.missing_pins), (AgentPhase::Ready, pins.names));
+    }
+
+    #[test]
+    fn what_an_operator_has_decided_is_said_with_the_reason() {
+        let mut status = Status::default();
+        status.view.ready = true;
+        let said = |word: &Word| {
+            let state = agent_state(&status, word, &Known::default(), false);
+            (state.phase(), state.waits_for)
+        };
+        let mut word = Word {
+            in_error: Some("disk".into()),
+            ..Word::default()
+        };
+        let (phase, waits) = said(&word);
+        assert!(
+            phase == AgentPhase::Starting && waits[0].ends_with("health to error: disk"),
+            "{waits:?}"
+        );
+        word.drained = Some(Instant::now());
+        assert_eq!(
+            said(&word),
+            (AgentPhase::Draining, vec![super::super::standing::DRAINED.to_owned()])
+        );
+        assert_eq!(said(&Word::default()), (AgentPhase::Ready, Vec::new()));
     }
 }

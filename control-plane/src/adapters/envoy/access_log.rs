@@ -7,23 +7,37 @@ use envoy_types::pb::envoy::extensions::access_loggers::stream::v3::{StdoutAcces
 use envoy_types::pb::google::protobuf::{Any, Struct, Value, value};
 use prost::{Message, Name};
 
-/// The fields of a line, with what Envoy puts in them.
-const FIELDS: [(&str, &str); 15] = [
+/// The fields of a line, with what Envoy puts in them. No query stands in any: what may be shown of it is chosen by
+/// `project_key.lua`.
+const FIELDS: [(&str, &str); 28] = [
     ("time", "%START_TIME%"),
     ("method", "%REQ(:METHOD)%"),
     ("host", "%REQ(:AUTHORITY)%"),
-    ("path", "%REQ(:PATH)%"),
+    ("path", "%PATH(NQ:ORIG_OR_PATH)%"),
+    ("query", "%DYNAMIC_METADATA(graticule:query)%"),
     ("protocol", "%PROTOCOL%"),
+    ("tls", "%DOWNSTREAM_TLS_VERSION%"),
     ("status", "%RESPONSE_CODE%"),
     ("details", "%RESPONSE_CODE_DETAILS%"),
     ("flags", "%RESPONSE_FLAGS%"),
     ("received_bytes", "%BYTES_RECEIVED%"),
     ("sent_bytes", "%BYTES_SENT%"),
     ("duration_ms", "%DURATION%"),
-    ("project", "%REQ(X-GRATICULE-PROJECT)%"),
+    ("request_ms", "%REQUEST_DURATION%"),
+    ("first_byte_ms", "%RESPONSE_DURATION%"),
+    ("answer_ms", "%RESPONSE_TX_DURATION%"),
+    ("attempts", "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"),
+    ("project", "%DYNAMIC_METADATA(graticule:project)%"),
+    ("service", "%DYNAMIC_METADATA(graticule:service)%"),
+    ("request", "%DYNAMIC_METADATA(graticule:request)%"),
+    ("route", "%ROUTE_NAME%"),
     ("agent", "%RESP(X-GRATICULE-AGENT)%"),
+    ("agent_address", "%UPSTREAM_HOST%"),
+    ("cache", "%RESP(X-GRATICULE-CACHE)%"),
+    ("encoding", "%RESP(CONTENT-ENCODING)%"),
     ("request_id", "%REQ(X-REQUEST-ID)%"),
     ("client", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"),
+    ("user_agent", "%REQ(USER-AGENT)%"),
 ];
 
 /// The loggers for `front.access_log`: none, standard output, or a file.

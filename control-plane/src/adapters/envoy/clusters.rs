@@ -11,8 +11,8 @@ use envoy_types::pb::envoy::config::core::v3 as core_v3;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::{self as upstream, http_protocol_options as options};
 use envoy_types::pb::envoy::r#type::v3::Percent;
 
-use super::{any, cluster_name, duration, number, over_ads};
-use crate::config::{Front, seconds};
+use super::{any, cluster_name, duration, health, number, over_ads};
+use crate::config::{Front, Pool, seconds};
 
 /// Idle connections are closed by Envoy before an agent does it (after ten seconds), because a request that meets a
 /// closing connection fails.
@@ -30,9 +30,9 @@ const MIN_RETRIES: u32 = 1000;
 const HASH_BALANCE_FACTOR: u32 = 200;
 
 /// The cluster of a pool.
-pub fn cluster(front: &Front, pool: &str) -> Cluster {
+pub fn cluster(front: &Front, name: &str, pool: &Pool) -> Cluster {
     Cluster {
-        name: cluster_name(pool),
+        name: cluster_name(name),
         cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(cluster::DiscoveryType::Eds as i32)),
         eds_cluster_config: Some(cluster::EdsClusterConfig {
             eds_config: Some(over_ads()),
@@ -44,9 +44,16 @@ pub fn cluster(front: &Front, pool: &str) -> Cluster {
         } else {
             cluster::LbPolicy::LeastRequest as i32
         },
+        health_checks: health::checks(pool),
+        outlier_detection: health::ejection(pool),
+        // An agent that the control plane no longer tells of is gone, whatever a check said of it last.
+        ignore_health_on_host_removal: true,
         common_lb_config: Some(cluster::CommonLbConfig {
-            // Never send to an agent that is known to be out, however many are.
-            healthy_panic_threshold: Some(Percent { value: 0.0 }),
+            healthy_panic_threshold: Some(Percent {
+                value: pool.health_check.panic_threshold,
+            }),
+            // By default Envoy keeps a change of health or weight back for up to a second when another one has just been made.
+            update_merge_window: duration(Duration::ZERO),
             consistent_hashing_lb_config: front.affinity.then(|| {
                 cluster::common_lb_config::ConsistentHashingLbConfig {
                     hash_balance_factor: number(HASH_BALANCE_FACTOR),

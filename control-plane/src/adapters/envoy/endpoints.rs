@@ -5,12 +5,18 @@ use envoy_types::pb::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
 };
 
-use super::{Member, address, cluster_name};
+use super::{Member, address, cluster_name, number};
 use crate::core::fleet::Told;
 
-/// The endpoints of a pool, in the order of the members.
+/// The endpoints of a pool, in the order of the members. Those that drain are told of while somebody else can take requests:
+/// when no agent is healthy Envoy may send to whom it knows of (`health_check.panic_threshold`), and they want nothing new.
 pub fn assignment(pool: &str, members: &[Member]) -> ClusterLoadAssignment {
-    let lb_endpoints: Vec<LbEndpoint> = members.iter().filter(|m| m.pool == pool).filter_map(endpoint).collect();
+    let of_pool = || members.iter().filter(|member| member.pool == pool);
+    let lb_endpoints: Vec<LbEndpoint> = if of_pool().any(|member| member.told == Told::Healthy) {
+        of_pool().filter_map(endpoint).collect()
+    } else {
+        Vec::new()
+    };
     // No locality at all rather than an empty one when nobody is there.
     let locality = LocalityLbEndpoints {
         lb_endpoints,
@@ -40,6 +46,7 @@ fn endpoint(member: &Member) -> Option<LbEndpoint> {
     };
     Some(LbEndpoint {
         health_status: health as i32,
+        load_balancing_weight: number(member.weight),
         host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(endpoint)),
         ..Default::default()
     })

@@ -1,6 +1,7 @@
 //! Envoy's resources as pure functions of the configuration and the fleet: the same input gives the same bytes, and
 //! the version of a resource is a hash of its bytes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,24 +13,54 @@ use envoy_types::pb::google::protobuf::{self, Any};
 use prost::{Message, Name};
 use sha2::{Digest as _, Sha256};
 
+use crate::adapters::secrets::Secrets;
 use crate::config::Config;
 use crate::core::fleet::{Agent, Told};
 use crate::core::resources::{Inconsistency, Kind, Reference, Resource, Snapshot};
+use crate::core::weights::STEPS;
 
 mod access_log;
+mod canonical;
 mod clusters;
+mod compression;
+mod cors;
 mod endpoints;
+pub mod fragments;
+mod health;
 mod listener;
 mod local_reply;
+mod placement;
+mod rate_limits;
+mod response_headers;
 mod routes;
+mod script;
+mod secrets;
+mod summary;
 #[cfg(test)]
 mod tests;
+mod timeouts;
+mod tls;
+mod views;
+
+pub use placement::key_of;
+pub use summary::summary;
+pub use timeouts::{Raised, raised};
+pub use views::{Unfit, views};
 
 /// The listener and its routes.
 const FRONT: &str = "front";
 
+/// The HTTP filter that runs `project_key.lua`.
+const SCRIPT: &str = "envoy.filters.http.lua";
+
 /// The request header that names the project a request is for; see `project_key.lua`.
 pub const PROJECT_HEADER: &str = "x-graticule-project";
+
+/// The request header in which `project_key.lua` says what is asked for, such as `wms/getmap`.
+const KIND_HEADER: &str = "x-graticule-kind";
+
+/// The request header in which `project_key.lua` says with which status a request is to be refused.
+const REFUSED_HEADER: &str = "x-graticule-refused";
 
 /// The response header with which an agent asks for its answer to be replaced by another agent's.
 pub const RETRY_HEADER: &str = "x-agent-retry";
@@ -45,6 +76,12 @@ pub struct Member {
     pub address: SocketAddr,
     /// What Envoy is to be told of it.
     pub told: Told,
+    /// The longest that it may take for any request, by its own word; zero when it has not said.
+    pub longest_timeout: Duration,
+    /// Its share of the pool's requests beside that of the others, of 100.
+    pub weight: u32,
+    /// The projects that are placed on it, by their [keys](key_of), each with how many other agents go before it.
+    pub placed: Arc<BTreeMap<String, u32>>,
 }
 
 impl<S> From<&Agent<S>> for Member {
@@ -56,22 +93,43 @@ impl<S> From<&Agent<S>> for Member {
             pool,
             address: identity.data_address,
             told: agent.told(),
+            longest_timeout: identity.longest_timeout,
+            weight: STEPS[0],
+            placed: Arc::default(),
         }
     }
 }
 
-/// Everything that Envoy is to be told.
+impl Member {
+    /// An agent that has not registered and is known by its address alone. Whether it is well, Envoy's own checks find out.
+    #[must_use]
+    pub fn found(pool: &str, address: SocketAddr) -> Self {
+        Self {
+            id: address.to_string(),
+            pool: pool.to_owned(),
+            address,
+            told: Told::Healthy,
+            longest_timeout: Duration::ZERO,
+            weight: STEPS[0],
+            placed: Arc::default(),
+        }
+    }
+}
+
+/// Everything that the Envoys of one view are to be told.
 ///
 /// # Errors
 /// What would make it inconsistent; then nothing of it may be published.
-pub fn snapshot(config: &Config, members: &[Member]) -> Result<Snapshot, Vec<Inconsistency>> {
+pub fn snapshot(config: &Config, members: &[Member], secrets: &Secrets) -> Result<Snapshot, Vec<Inconsistency>> {
+    let own = fragments::resources(config).map_err(|faulty| unfit(&faulty))?;
+    let filters = fragments::http_filters(config).map_err(|faulty| unfit(&faulty))?;
     let pools = config.effective_pools();
-    let clusters = pools.keys().map(|pool| {
-        let refs = vec![refers(Kind::Endpoints, cluster_name(pool))];
-        (
-            Kind::Cluster,
-            resource(cluster_name(pool), &clusters::cluster(&config.front, pool), refs),
-        )
+    let clusters = pools.iter().map(|(pool, settings)| {
+        let mut refs = vec![refers(Kind::Endpoints, cluster_name(pool))];
+        refs.extend(tls::pool_secrets(pool, &settings.tls));
+        let mut cluster = clusters::cluster(&config.front, pool, settings);
+        cluster.transport_socket = tls::upstream(pool, &settings.tls);
+        (Kind::Cluster, resource(cluster_name(pool), &cluster, refs))
     });
     let endpoints = pools.keys().map(|pool| {
         (
@@ -79,21 +137,53 @@ pub fn snapshot(config: &Config, members: &[Member]) -> Result<Snapshot, Vec<Inc
             resource(cluster_name(pool), &endpoints::assignment(pool, members), Vec::new()),
         )
     });
-    let listener = resource(
-        FRONT.to_owned(),
-        &listener::listener(&config.front),
-        vec![refers(Kind::Route, FRONT.to_owned())],
-    );
+    let secured = tls::listeners(config, &filters).into_iter();
+    let secured = secured.map(|listener| {
+        let mut refs = vec![refers(Kind::Route, FRONT.to_owned())];
+        refs.extend(tls::front_secrets(config));
+        (Kind::Listener, resource(listener.name.clone(), &listener, refs))
+    });
+    let secured: Vec<(Kind, Resource)> = secured.collect();
+    let plain = listener::listener(config, &filters).map(|listener| {
+        // What leads to HTTPS has its one route with it.
+        let refs = (!config.front.leads_to_https()).then(|| refers(Kind::Route, FRONT.to_owned()));
+        (
+            Kind::Listener,
+            resource(FRONT.to_owned(), &listener, refs.into_iter().collect()),
+        )
+    });
+    // A view may have fewer pools, and is not told of what belongs to others.
+    let mentioned = pools
+        .iter()
+        .flat_map(|(pool, settings)| tls::pool_secrets(pool, &settings.tls));
+    let mentioned = mentioned.chain(secured.iter().flat_map(|(_, listener)| listener.refs.to_vec()));
+    let mentioned: BTreeSet<String> = mentioned.filter(|r| r.kind == Kind::Secret).map(|r| r.name).collect();
+    let told = secrets.iter().filter(|(name, _)| mentioned.contains(*name));
+    let told = told.map(|(name, material)| {
+        (
+            Kind::Secret,
+            resource(name.to_owned(), &secrets::secret(name, material), Vec::new()),
+        )
+    });
     let leads_to = pools
         .keys()
         .map(|pool| refers(Kind::Cluster, cluster_name(pool)))
         .collect();
-    let routes = resource(FRONT.to_owned(), &routes::routes(&config.front, &pools), leads_to);
+    let routes = routes::routes(config, &pools, members).encode_to_vec();
+    let routes = encoded(FRONT.to_owned(), canonical::sorted(&routes, &routes::MAP), leads_to);
     Snapshot::new(
         clusters
             .chain(endpoints)
-            .chain([(Kind::Listener, listener), (Kind::Route, routes)]),
+            .chain(plain)
+            .chain(secured)
+            .chain(told)
+            .chain([(Kind::Route, routes)])
+            .chain(own),
     )
+}
+
+fn unfit(faulty: &fragments::Faulty) -> Vec<Inconsistency> {
+    vec![Inconsistency::Fragment(faulty.to_string())]
 }
 
 /// The name of a pool's cluster, and of its endpoints.
@@ -105,7 +195,9 @@ fn cluster_name(pool: &str) -> String {
 #[must_use]
 pub fn type_url(kind: Kind) -> String {
     use envoy_types::pb::envoy::config::{cluster, endpoint, listener, route};
+    use envoy_types::pb::envoy::extensions::transport_sockets::tls;
     match kind {
+        Kind::Secret => tls::v3::Secret::type_url(),
         Kind::Cluster => cluster::v3::Cluster::type_url(),
         Kind::Endpoints => endpoint::v3::ClusterLoadAssignment::type_url(),
         Kind::Listener => listener::v3::Listener::type_url(),
@@ -123,8 +215,12 @@ fn refers(kind: Kind, name: String) -> Reference {
     Reference { kind, name }
 }
 
-fn resource(name: String, message: &impl Message, mut refs: Vec<Reference>) -> Resource {
-    let body = Bytes::from(message.encode_to_vec());
+fn resource(name: String, message: &impl Message, refs: Vec<Reference>) -> Resource {
+    encoded(name, message.encode_to_vec(), refs)
+}
+
+fn encoded(name: String, body: Vec<u8>, mut refs: Vec<Reference>) -> Resource {
+    let body = Bytes::from(body);
     refs.sort();
     Resource {
         name,

@@ -45,6 +45,8 @@ pub struct Identity {
     pub grpc_address: String,
     /// Its version, as it said it.
     pub version: String,
+    /// The longest that any request may take there; zero when it has not said.
+    pub longest_timeout: Duration,
 }
 
 /// How an agent stands, by its own word.
@@ -156,6 +158,8 @@ pub enum Displaced {
 pub struct Fleet<S> {
     timing: Timing,
     agents: BTreeMap<String, Agent<S>>,
+    /// The ids of the agents by the streams that speak for them.
+    sessions: BTreeMap<Session, String>,
 }
 
 impl<S> Fleet<S> {
@@ -165,7 +169,15 @@ impl<S> Fleet<S> {
         Self {
             timing,
             agents: BTreeMap::new(),
+            sessions: BTreeMap::new(),
         }
+    }
+
+    /// From now on these limits count, for agents that are already waited for as well. The sync window stays what it was at
+    /// the start: one that is over must not begin again.
+    pub const fn be_patient(&mut self, timing: Timing) {
+        let sync_window = self.timing.sync_window;
+        self.timing = Timing { sync_window, ..timing };
     }
 
     /// An agent has come. One with the same id is replaced, and keeps its last state until it says a new one: after
@@ -182,14 +194,14 @@ impl<S> Fleet<S> {
             .map(|a| a.identity.id.clone())
             .collect();
         for id in shadowed {
-            if let Some(agent) = self.agents.remove(&id) {
+            if let Some(agent) = self.forget(&id) {
                 displaced.push(Displaced::SameAddress {
                     id,
                     attached: agent.attached,
                 });
             }
         }
-        let before = self.agents.remove(&identity.id);
+        let before = self.forget(&identity.id);
         if before.is_some() {
             displaced.push(Displaced::SameId);
         }
@@ -198,6 +210,7 @@ impl<S> Fleet<S> {
             .filter(|b| b.identity.data_address == identity.data_address)
             .and_then(|b| b.state);
         let id = identity.id.clone();
+        self.sessions.insert(session, id.clone());
         self.agents.insert(
             id,
             Agent {
@@ -215,7 +228,7 @@ impl<S> Fleet<S> {
     /// An agent said how it stands. False when this stream no longer speaks for an agent: it was replaced, or it was
     /// silent for too long and given up.
     pub fn state(&mut self, now: Clock, session: Session, phase: Phase, said: S) -> bool {
-        let Some(agent) = self.agents.values_mut().find(|a| a.session == session) else {
+        let Some(agent) = self.by_mut(session) else {
             return false;
         };
         agent.state = Some((phase, said));
@@ -227,7 +240,7 @@ impl<S> Fleet<S> {
 
     /// A stream has ended, whatever the reason. That of a replaced agent changes nothing.
     pub fn detach(&mut self, now: Clock, session: Session) {
-        if let Some(agent) = self.agents.values_mut().find(|a| a.session == session && a.attached) {
+        if let Some(agent) = self.by_mut(session).filter(|a| a.attached) {
             agent.attached = false;
             agent.broken = Some(now);
         }
@@ -251,7 +264,9 @@ impl<S> Fleet<S> {
             .filter(|a| over(a))
             .map(|a| a.identity.id.clone())
             .collect();
-        self.agents.retain(|_, a| !over(a));
+        for id in &gone {
+            self.forget(id);
+        }
         gone
     }
 
@@ -270,6 +285,30 @@ impl<S> Fleet<S> {
     #[must_use]
     pub fn synced(&self, now: Clock) -> bool {
         now >= self.timing.sync_window
+    }
+
+    /// The agent of that id.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<&Agent<S>> {
+        self.agents.get(id)
+    }
+
+    /// The agent that this stream speaks for.
+    #[must_use]
+    pub fn by(&self, session: Session) -> Option<&Agent<S>> {
+        self.sessions.get(&session).and_then(|id| self.agents.get(id))
+    }
+
+    /// The same, to be changed.
+    fn by_mut(&mut self, session: Session) -> Option<&mut Agent<S>> {
+        self.sessions.get(&session).and_then(|id| self.agents.get_mut(id))
+    }
+
+    /// Forgets an agent, and that its stream speaks for it.
+    fn forget(&mut self, id: &str) -> Option<Agent<S>> {
+        let agent = self.agents.remove(id)?;
+        self.sessions.remove(&agent.session);
+        Some(agent)
     }
 
     /// Every agent, in the order of ids.

@@ -21,6 +21,7 @@ fn identity(id: &str, port: u16) -> Identity {
         data_address: SocketAddr::from(([127, 0, 0, 1], port)),
         grpc_address: String::new(),
         version: "0".to_owned(),
+        longest_timeout: Duration::ZERO,
     }
 }
 

@@ -6,7 +6,7 @@
 //!
 //! What it does not know: files, streams, messages, clocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[cfg(test)]
 mod simulation;
@@ -37,6 +37,45 @@ pub struct Pin {
     pub since: u64,
     /// The change that made it.
     pub revision: u64,
+    /// How many agents of a pool are to serve it; 0 for as many as the pool is configured to have.
+    pub replicas: u32,
+}
+
+/// The agents that are to keep a project, where not all of its pool are: by pool and project.
+pub type Kept = BTreeMap<(String, String), Vec<String>>;
+
+/// What is to be kept loaded, and where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wished {
+    /// What.
+    pub desired: Desired,
+    /// Where, for what not every agent of a pool keeps.
+    pub kept: Kept,
+    /// Pools with such projects.
+    pub partial: BTreeSet<String>,
+    /// The agents for which it is decided. Others of such a pool are told nothing yet: what they still have they may be
+    /// about to be told to keep.
+    pub decided: BTreeSet<String>,
+}
+
+impl Wished {
+    /// What an agent is to keep loaded, sorted; `None` while that is not decided.
+    #[must_use]
+    pub fn of_agent(&self, pool: &str, agent: &str) -> Option<Vec<String>> {
+        if self.partial.contains(pool) && !self.decided.contains(agent) {
+            return None;
+        }
+        let mut projects = self.desired.of_pool(pool);
+        projects.retain(|project| keeps(&self.kept, pool, project, agent));
+        Some(projects)
+    }
+}
+
+/// Whether an agent of that pool is one of those that keep a project that is pinned there.
+fn keeps(kept: &Kept, pool: &str, project: &str, agent: &str) -> bool {
+    let place = (pool.to_owned(), project.to_owned());
+    kept.get(&place)
+        .is_none_or(|agents| agents.iter().any(|one| one == agent))
 }
 
 /// What is to be kept loaded.
@@ -49,16 +88,24 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// The same with one pin more; `None` when it is there already.
+    /// The same with one pin more; `None` when it is there already. `replicas` is 0 for as it is, and for as the pool is
+    /// configured where there is no pin yet.
     #[must_use]
-    pub fn with(&self, key: Key, since: u64) -> Option<Self> {
-        if self.pins.contains_key(&key) {
+    pub fn with(&self, key: Key, since: u64, replicas: u32) -> Option<Self> {
+        let before = self.pins.get(&key);
+        if before.is_some_and(|pin| replicas == 0 || pin.replicas == replicas) {
             return None;
         }
+        let since = before.map_or(since, |pin| pin.since);
         let mut next = self.clone();
         next.revision += 1;
         let revision = next.revision;
-        next.pins.insert(key, Pin { since, revision });
+        let pin = Pin {
+            since,
+            revision,
+            replicas,
+        };
+        next.pins.insert(key, pin);
         Some(next)
     }
 
@@ -71,7 +118,25 @@ impl Desired {
         Some(next)
     }
 
-    /// What agents of that pool are to keep loaded, sorted.
+    /// By how many agents of that pool each pinned project is to be served, 0 for all; `standard` where the pin leaves it
+    /// open. Of two pins of one project the one for more agents counts.
+    #[must_use]
+    pub fn replicas(&self, pool: &str, standard: u32) -> BTreeMap<String, usize> {
+        let mut replicas: BTreeMap<String, usize> = BTreeMap::new();
+        for (key, pin) in self.pins.iter().filter(|(key, _)| key.concerns(pool)) {
+            let wanted = if pin.replicas == 0 { standard } else { pin.replicas };
+            let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+            let of_both = replicas.entry(key.project.clone()).or_insert(wanted);
+            *of_both = if *of_both == 0 || wanted == 0 {
+                0
+            } else {
+                wanted.max(*of_both)
+            };
+        }
+        replicas
+    }
+
+    /// What is pinned for that pool, sorted.
     #[must_use]
     pub fn of_pool(&self, pool: &str) -> Vec<String> {
         let concerned = self.pins.keys().filter(|key| key.concerns(pool));
@@ -141,6 +206,7 @@ struct Agent {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pins {
     desired: Desired,
+    kept: Kept,
     agents: BTreeMap<String, Agent>,
 }
 
@@ -161,6 +227,7 @@ impl Pins {
     pub const fn new(desired: Desired) -> Self {
         Self {
             desired,
+            kept: Kept::new(),
             agents: BTreeMap::new(),
         }
     }
@@ -178,6 +245,13 @@ impl Pins {
             self.desired = desired;
         }
         newer
+    }
+
+    /// From now on these agents keep projects that not all do; whether that is news.
+    pub fn keep(&mut self, kept: Kept) -> bool {
+        let news = self.kept != kept;
+        self.kept = kept;
+        news
     }
 
     /// An agent has come, or has come again: what it said before does not count any more.
@@ -207,12 +281,19 @@ impl Pins {
     #[must_use]
     pub fn agents(&self, key: &Key) -> Option<Vec<(&str, State)>> {
         let pin = self.desired.pins.get(key)?;
-        let concerned = self.agents.iter().filter(|(_, agent)| key.concerns(&agent.pool));
+        let states = self.concerned(key);
         Some(
-            concerned
-                .map(|(id, agent)| (id.as_str(), agent.state(&key.project, *pin)))
+            states
+                .map(|(id, agent)| (id, agent.state(&key.project, *pin)))
                 .collect(),
         )
+    }
+
+    /// The agents that are to keep it.
+    fn concerned(&self, key: &Key) -> impl Iterator<Item = (&str, &Agent)> {
+        let of_pool = self.agents.iter().filter(|(_, agent)| key.concerns(&agent.pool));
+        let keep = of_pool.filter(|(id, agent)| keeps(&self.kept, &agent.pool, &key.project, id));
+        keep.map(|(id, agent)| (id.as_str(), agent))
     }
 
     /// Every pin, in the order of projects and pools.
@@ -241,8 +322,7 @@ impl Pins {
             assert!((1..=self.desired.revision).contains(&pin.revision), "{key:?} {pin:?}");
         }
         for listed in self.list() {
-            let concerned = self.agents.values().filter(|agent| listed.key.concerns(&agent.pool));
-            assert_eq!(listed.agents.len(), concerned.count(), "{listed:?}");
+            assert_eq!(listed.agents.len(), self.concerned(listed.key).count(), "{listed:?}");
         }
     }
 }

@@ -79,7 +79,7 @@ impl World {
         };
         let pins = self.below(3) > 0;
         let next = if pins {
-            self.stored.with(key.clone(), self.second)
+            self.stored.with(key.clone(), self.second, 0)
         } else {
             self.stored.without(&key)
         };

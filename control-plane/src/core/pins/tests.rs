@@ -8,9 +8,9 @@ fn key(project: &str, pool: &str) -> Key {
 }
 
 fn pinned(keys: &[Key]) -> Pins {
-    let desired = keys
-        .iter()
-        .fold(Desired::default(), |desired, key| desired.with(key.clone(), 7).unwrap());
+    let desired = keys.iter().fold(Desired::default(), |desired, key| {
+        desired.with(key.clone(), 7, 0).unwrap()
+    });
     Pins::new(desired)
 }
 
@@ -23,11 +23,11 @@ fn states(pins: &Pins, key: &Key) -> Vec<(String, State)> {
 #[test]
 fn a_change_has_a_revision_and_none_is_no_change() {
     let (one, two) = (key("/a", ""), key("/a", "maps"));
-    let first = Desired::default().with(one.clone(), 7).unwrap();
+    let first = Desired::default().with(one.clone(), 7, 0).unwrap();
     assert_eq!((first.revision, first.pins[&one].since), (1, 7));
-    assert_eq!(first.with(one.clone(), 8), None);
+    assert_eq!(first.with(one.clone(), 8, 0), None);
     assert_eq!(first.without(&two), None);
-    let both = first.with(two.clone(), 9).unwrap();
+    let both = first.with(two.clone(), 9, 0).unwrap();
     assert_eq!((both.revision, both.pins[&two].revision), (2, 2));
     let left = both.without(&one).unwrap();
     assert_eq!((left.revision, left.pins.len()), (3, 1));
@@ -114,7 +114,7 @@ fn words_from_before_a_restart_or_a_new_pin_do_not_count() {
     pins.said("a", loaded(1));
     // Unpinned and pinned again, while the agent's word is still of the first pin.
     let without = pins.desired().without(&world).unwrap();
-    let again = without.with(world.clone(), 8).unwrap();
+    let again = without.with(world.clone(), 8, 0).unwrap();
     assert!(pins.desire(again.clone()) && !pins.desire(without) && !pins.desire(again));
     assert_eq!(states(&pins, &world)[0].1, State::Loading);
     pins.said("a", loaded(3));
@@ -131,4 +131,46 @@ fn who_is_gone_lacks_nothing() {
     assert!(pins.retain(|agent| agent == "b") && !pins.retain(|_| true));
     assert_eq!((states(&pins, &world).len(), pins.counts()), (0, (1, 0)));
     assert_eq!(pins.agents(&key("/world", "")), None);
+}
+
+#[test]
+fn a_pin_may_be_for_some_agents_only() {
+    let (of_all, of_maps) = (key("/world", ""), key("/world", "maps"));
+    let desired = Desired::default().with(of_all.clone(), 7, 0).unwrap();
+    let changed = desired.with(of_all.clone(), 9, 3).unwrap();
+    assert_eq!(changed.pins[&of_all].since, 7);
+    assert_eq!(changed.with(of_all.clone(), 9, 0), None, "it stays as it is");
+    let replicas = |desired: &Desired, standard| desired.replicas("maps", standard)["/world"];
+    assert_eq!(
+        (replicas(&desired, 0), replicas(&desired, 2), replicas(&changed, 2)),
+        (0, 2, 3)
+    );
+    let both = changed.with(of_maps, 9, 5).unwrap();
+    assert_eq!(replicas(&both, 0), 5);
+
+    let mut wished = Wished {
+        desired: changed.clone(),
+        ..Wished::default()
+    };
+    let place = ("maps".to_owned(), "/world".to_owned());
+    wished.kept.insert(place, vec!["b".to_owned()]);
+    assert_eq!(wished.of_agent("maps", "a"), Some(Vec::new()));
+    assert_eq!(wished.of_agent("maps", "b"), Some(vec!["/world".to_owned()]));
+    assert_eq!(
+        wished.of_agent("other", "a"),
+        Some(vec!["/world".to_owned()]),
+        "all of them"
+    );
+    wished.partial.insert("maps".to_owned());
+    wished.decided.insert("a".to_owned());
+    assert_eq!(wished.of_agent("maps", "a"), Some(Vec::new()));
+    assert_eq!(wished.of_agent("maps", "b"), None, "it has just come");
+
+    let mut pins = Pins::new(changed);
+    pins.attach("a", "maps");
+    pins.attach("b", "maps");
+    assert_eq!(pins.agents(&of_all).unwrap().len(), 2);
+    assert!(pins.keep(wished.kept.clone()) && !pins.keep(wished.kept));
+    assert_eq!(pins.agents(&of_all).unwrap(), [("b", State::Loading)]);
+    pins.check_invariants();
 }

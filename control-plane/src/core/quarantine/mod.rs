@@ -1,5 +1,6 @@
 //! What the fleet knows of requests that killed workers: which agents report how many kills of which fingerprint, and what
-//! operators have cleared. It is learnt from agents alone; after a restart they tell it again.
+//! operators have cleared. It is learnt from agents; what a store has kept of it is added after a restart, for agents may have
+//! gone meanwhile.
 //!
 //! Each agent's report replaces its last one, so nothing is added up twice. Everything is bounded, whatever agents send.
 //!
@@ -192,6 +193,41 @@ impl Quarantine {
         }
         self.entries.retain(|_, entry| !entry.agents.is_empty());
         (before - self.entries.len(), news)
+    }
+
+    /// One entry as a store has kept it, checked. Bounds hold for it as for reports.
+    pub fn put(&mut self, entry: Entry) {
+        self.entries.insert(entry.fingerprint.clone(), entry);
+    }
+
+    /// Adds what was known before: by an earlier run, or by another control plane. What an agent has said since counts
+    /// for that agent. True when agents should be told.
+    pub fn remember(&mut self, now: Instant, before: &Self) -> bool {
+        let mut changed = false;
+        for clear in before.cleared.iter() {
+            changed |= self
+                .clear(now, &clear.fingerprint, now.saturating_duration_since(clear.at))
+                .1;
+        }
+        for entry in before.entries() {
+            for (agent, kills) in &entry.agents {
+                let known = self.entries.get(&entry.fingerprint);
+                if known.is_some_and(|known| known.agents.contains_key(agent)) {
+                    continue;
+                }
+                let text = known.unwrap_or(entry);
+                let report = Report {
+                    fingerprint: entry.fingerprint.clone(),
+                    project: text.project.clone(),
+                    request: text.request.clone(),
+                    reason: text.reason.clone(),
+                    ages: kills.iter().map(|kill| now.saturating_duration_since(*kill)).collect(),
+                    rule: text.rule,
+                };
+                changed |= self.report(now, agent, report) != News::None;
+            }
+        }
+        changed
     }
 
     /// Lets time pass. True when agents should be told.

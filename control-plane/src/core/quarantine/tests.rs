@@ -197,3 +197,31 @@ fn a_hostile_agent_cannot_make_it_grow_or_displace_what_is_refused() {
         fleet.clear(&n.to_string(), 0);
     }
 }
+
+#[test]
+fn what_was_known_before_is_added_to_what_agents_say_now() {
+    let mut before = Fleet::new();
+    before.at(0).reports("a", "1", &[0]);
+    before.reports("b", "1", &[1]);
+    before.reports("a", "2", &[0]);
+    before.reports("gone", "3", &[0]);
+    before.at(1).clear("2", 0);
+    let mut fleet = Fleet::new();
+    (fleet.start, fleet.now) = (before.start, before.start);
+    // An agent has taken its kills back meanwhile, and another one has been sent again.
+    fleet.at(10).reports("b", "1", &[11]);
+    fleet.reports("a", "2", &[10]);
+    let now = fleet.now;
+    assert!(fleet.quarantine.remember(now, &before.quarantine));
+    fleet.quarantine.check_invariants();
+    let shown: Vec<_> = fleet
+        .shows()
+        .into_iter()
+        .map(|(name, kills, ..)| (name, kills))
+        .collect();
+    assert_eq!(shown, [("1".to_owned(), 2), ("3".to_owned(), 1)], "2 was cleared");
+    assert!(!fleet.quarantine.remember(now, &before.quarantine), "once is enough");
+    // What is too old does not come back.
+    let mut late = Quarantine::default();
+    assert!(!late.remember(now + Duration::from_secs(5000), &before.quarantine) || late.entries().count() == 0);
+}

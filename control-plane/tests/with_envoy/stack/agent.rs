@@ -1,15 +1,18 @@
 //! A fake worker-agent: it attaches over FleetLink, comes back when the stream breaks, and answers every HTTP request
 //! with its name and what it saw.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use graticule_daemon::tls::{ServerTls, Stream, TlsServer};
 use graticule_proto::v1::fleet_link_client::FleetLinkClient;
-use graticule_proto::v1::{AgentHello, AgentPhase, AgentState, AgentUpdate, agent_update};
+use graticule_proto::v1::{
+    AgentDemand, AgentHello, AgentPhase, AgentState, AgentUpdate, FleetPins, ProjectDemand, agent_intent, agent_update,
+};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -30,12 +33,16 @@ pub enum Mode {
     Elsewhere,
     /// By closing the connection after it has read the request.
     Crash,
+    /// At once, but checks find it not ready.
+    Unwell,
 }
 
 /// A fake agent. Dropping it is its sudden death.
 pub struct Agent {
     pub id: String,
-    phase: watch::Sender<AgentPhase>,
+    pub address: SocketAddr,
+    state: watch::Sender<AgentState>,
+    demand: watch::Sender<AgentDemand>,
     mode: Arc<Mutex<Mode>>,
     served: Arc<AtomicUsize>,
     tasks: Vec<JoinHandle<()>>,
@@ -44,24 +51,81 @@ pub struct Agent {
 impl Agent {
     /// Starts it, ready, on a port of its own.
     pub fn start(id: &str, pool: &str, control_plane: SocketAddr) -> Self {
+        Self::patient(id, pool, control_plane, 0.0)
+    }
+
+    /// The same; its data port speaks TLS.
+    pub fn secured(id: &str, pool: &str, control_plane: SocketAddr, tls: &TlsServer) -> Self {
+        let tls = ServerTls::open("agent", tls, &[b"http/1.1"]).unwrap();
+        Self::make(id, pool, Some(control_plane), 0.0, None, tls)
+    }
+
+    /// The same; it says that a request may take so many seconds there.
+    pub fn patient(id: &str, pool: &str, control_plane: SocketAddr, longest_timeout: f64) -> Self {
+        Self::make(id, pool, Some(control_plane), longest_timeout, None, None)
+    }
+
+    /// One that does what it is told of pins, as a real one: it loads them, which takes this time, and is ready when it has
+    /// them.
+    pub fn keeper(id: &str, control_plane: SocketAddr, load: Duration) -> Self {
+        Self::make(id, "default", Some(control_plane), 0.0, Some(load), None)
+    }
+
+    /// One that no control plane hears of.
+    pub fn unregistered(id: &str) -> Self {
+        Self::make(id, "default", None, 0.0, None, None)
+    }
+
+    fn make(
+        id: &str,
+        pool: &str,
+        control_plane: Option<SocketAddr>,
+        longest_timeout: f64,
+        load: Option<Duration>,
+        tls: Option<ServerTls>,
+    ) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
         let hello = AgentHello {
             agent_id: id.to_owned(),
             pool: pool.to_owned(),
-            data_address: listener.local_addr().unwrap().to_string(),
+            data_address: address.to_string(),
+            longest_timeout,
             ..Default::default()
         };
-        let (phase, phases) = watch::channel(AgentPhase::Ready);
+        let mut first = AgentState {
+            capacity: 2,
+            live: 2,
+            ..AgentState::default()
+        };
+        first.set_phase(if load.is_some() {
+            AgentPhase::Starting
+        } else {
+            AgentPhase::Ready
+        });
+        let (state, states) = watch::channel(first);
+        let (demand, demands) = watch::channel(AgentDemand::default());
         let (mode, served) = (Arc::new(Mutex::new(Mode::Prompt)), Arc::<AtomicUsize>::default());
-        let answers = answer(id.to_owned(), Arc::clone(&mode), Arc::clone(&served), listener);
-        let tasks = vec![
-            tokio::spawn(attach(hello, control_plane, phases)),
-            tokio::spawn(answers),
-        ];
+        let answers = Answers {
+            id: id.to_owned(),
+            mode: Arc::clone(&mode),
+            served: Arc::clone(&served),
+            state: states.clone(),
+        };
+        let mut tasks = vec![tokio::spawn(answers.serve(listener, tls))];
+        if let Some(control_plane) = control_plane {
+            let (tell, told) = watch::channel(None);
+            tasks.push(tokio::spawn(attach(hello, control_plane, states, demands, tell)));
+            if let Some(load) = load {
+                tasks.push(tokio::spawn(keep(told, state.clone(), load)));
+            }
+        }
         Self {
             id: id.to_owned(),
-            phase,
+            address,
+            state,
+            demand,
             mode,
             served,
             tasks,
@@ -69,7 +133,35 @@ impl Agent {
     }
 
     pub fn say(&self, phase: AgentPhase) {
-        self.phase.send_replace(phase);
+        self.state.send_modify(|state| state.set_phase(phase));
+    }
+
+    /// Has it say something else of itself.
+    pub fn tell(&self, change: impl FnOnce(&mut AgentState)) {
+        self.state.send_modify(change);
+    }
+
+    /// Has it say that it is asked for these projects.
+    pub fn is_asked(&self, projects: impl IntoIterator<Item = String>) {
+        let projects = projects
+            .into_iter()
+            .map(|project| ProjectDemand { project, requests: 4 });
+        let projects = projects.collect();
+        self.demand.send_replace(AgentDemand { projects });
+    }
+
+    /// The pinned projects that it has.
+    pub fn loaded(&self) -> BTreeSet<String> {
+        self.state.borrow().pins.iter().cloned().collect()
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.state.borrow().phase() == AgentPhase::Ready
+    }
+
+    /// Its data port takes no connections any more, and nobody is told.
+    pub fn close(&self) {
+        self.tasks[0].abort();
     }
 
     pub fn be(&self, mode: Mode) {
@@ -90,10 +182,35 @@ impl Drop for Agent {
     }
 }
 
-async fn attach(hello: AgentHello, control_plane: SocketAddr, mut phases: watch::Receiver<AgentPhase>) {
+/// Loads what is pinned, and drops what is not.
+async fn keep(mut told: watch::Receiver<Option<FleetPins>>, state: watch::Sender<AgentState>, load: Duration) {
+    while told.changed().await.is_ok() {
+        let Some(pins) = told.borrow_and_update().clone() else {
+            continue;
+        };
+        let has: BTreeSet<String> = state.borrow().pins.iter().cloned().collect();
+        if pins.projects.iter().any(|project| !has.contains(project)) {
+            tokio::time::sleep(load).await;
+        }
+        state.send_modify(|state| {
+            (state.pins, state.pins_revision) = (pins.projects, pins.revision);
+            if state.phase() == AgentPhase::Starting {
+                state.set_phase(AgentPhase::Ready);
+            }
+        });
+    }
+}
+
+async fn attach(
+    hello: AgentHello,
+    control_plane: SocketAddr,
+    mut states: watch::Receiver<AgentState>,
+    mut demands: watch::Receiver<AgentDemand>,
+    told: watch::Sender<Option<FleetPins>>,
+) {
     loop {
         // Whatever ends the stream, the agent comes back.
-        let _ = one_stream(hello.clone(), control_plane, &mut phases).await;
+        let _ = one_stream(hello.clone(), control_plane, &mut states, &mut demands, &told).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -101,45 +218,93 @@ async fn attach(hello: AgentHello, control_plane: SocketAddr, mut phases: watch:
 async fn one_stream(
     hello: AgentHello,
     control_plane: SocketAddr,
-    phases: &mut watch::Receiver<AgentPhase>,
+    states: &mut watch::Receiver<AgentState>,
+    demands: &mut watch::Receiver<AgentDemand>,
+    told: &watch::Sender<Option<FleetPins>>,
 ) -> anyhow::Result<()> {
     let (updates, outgoing) = mpsc::channel(8);
     let update = |update| AgentUpdate { update: Some(update) };
     updates.send(update(agent_update::Update::Hello(hello))).await?;
     let mut client = FleetLinkClient::connect(format!("http://{control_plane}")).await?;
     let mut intents = client.attach(ReceiverStream::new(outgoing)).await?.into_inner();
-    phases.mark_changed();
+    states.mark_changed();
+    demands.mark_changed();
     loop {
         tokio::select! {
-            intent = intents.message() => if intent?.is_none() { return Ok(()) },
-            changed = phases.changed() => {
+            intent = intents.message() => {
+                let Some(intent) = intent? else { return Ok(()) };
+                if let Some(agent_intent::Intent::Pins(pins)) = intent.intent {
+                    told.send_replace(Some(pins));
+                }
+            }
+            changed = states.changed() => {
                 changed?;
-                let phase = *phases.borrow_and_update() as i32;
-                let state = AgentState { phase, capacity: 2, live: 2, ..Default::default() };
+                let state = states.borrow_and_update().clone();
                 updates.send(update(agent_update::Update::State(state))).await?;
+            }
+            changed = demands.changed() => {
+                changed?;
+                let demand = demands.borrow_and_update().clone();
+                updates.send(update(agent_update::Update::Demand(demand))).await?;
             }
         }
     }
 }
 
-async fn answer(id: String, mode: Arc<Mutex<Mode>>, served: Arc<AtomicUsize>, listener: std::net::TcpListener) {
-    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-    // Connections die with the agent.
-    let mut connections = tokio::task::JoinSet::new();
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        let (id, mode, served) = (id.clone(), Arc::clone(&mode), Arc::clone(&served));
-        connections.spawn(async move {
-            let service = service_fn(move |request| {
-                served.fetch_add(1, Ordering::SeqCst);
-                let mode = *mode.lock().unwrap();
-                one_answer(id.clone(), mode, request)
+/// Answers HTTP requests.
+#[derive(Clone)]
+struct Answers {
+    id: String,
+    mode: Arc<Mutex<Mode>>,
+    served: Arc<AtomicUsize>,
+    state: watch::Receiver<AgentState>,
+}
+
+impl Answers {
+    async fn serve(self, listener: std::net::TcpListener, tls: Option<ServerTls>) {
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        // Connections die with the agent.
+        let mut connections = tokio::task::JoinSet::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (answers, tls) = (self.clone(), tls.clone());
+            connections.spawn(async move {
+                // Envoy may show no certificate that is believed.
+                let Ok(stream) = Stream::open(stream, tls.as_ref()).await else {
+                    return;
+                };
+                let service = service_fn(move |request| answers.clone().any(request));
+                let connection =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                // Envoy may go away at any time.
+                let _ = connection.await;
             });
-            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-            // Envoy may go away at any time.
-            let _ = connection.await;
-        });
+        }
     }
+
+    async fn any(self, request: Request<Incoming>) -> anyhow::Result<Response<Full<Bytes>>> {
+        let mode = *self.mode.lock().unwrap();
+        if request.uri().path() == "/readyz" {
+            return Ok(checked(mode));
+        }
+        self.served.fetch_add(1, Ordering::SeqCst);
+        let project = request.headers().get("x-graticule-project");
+        let project = format!("/{}", project.map_or("", |project| project.to_str().unwrap()));
+        let warm = self.state.borrow().pins.contains(&project);
+        let mut answer = one_answer(self.id, mode, request).await?;
+        answer
+            .headers_mut()
+            .insert("x-test-warm", if warm { "yes" } else { "no" }.parse()?);
+        Ok(answer)
+    }
+}
+
+/// What Envoy's checks are answered. They are no requests, and a slow agent answers them as fast as another.
+fn checked(mode: Mode) -> Response<Full<Bytes>> {
+    let status = if mode == Mode::Unwell { 503 } else { 200 };
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = hyper::StatusCode::from_u16(status).unwrap();
+    answer
 }
 
 async fn one_answer(id: String, mode: Mode, request: Request<Incoming>) -> anyhow::Result<Response<Full<Bytes>>> {
@@ -148,7 +313,7 @@ async fn one_answer(id: String, mode: Mode, request: Request<Incoming>) -> anyho
     match mode {
         Mode::Crash => anyhow::bail!("the connection is closed without an answer"),
         Mode::Slow(time) => tokio::time::sleep(time).await,
-        Mode::Prompt | Mode::Elsewhere => {}
+        Mode::Prompt | Mode::Elsewhere | Mode::Unwell => {}
     }
     let headers: BTreeMap<String, String> = head
         .headers
@@ -159,6 +324,13 @@ async fn one_answer(id: String, mode: Mode, request: Request<Incoming>) -> anyho
     let mut answer = Response::builder()
         .header("x-graticule-agent", id)
         .header("x-powered-by", "fake");
+    // What a test wants to have in the answer.
+    if let Some(wished) = headers.get("x-test-answer") {
+        let wished: BTreeMap<String, String> = serde_json::from_str(wished)?;
+        for (name, value) in wished {
+            answer = answer.header(name, value);
+        }
+    }
     if mode == Mode::Elsewhere {
         answer = answer.status(503).header("x-agent-retry", "1");
     }

@@ -1,12 +1,14 @@
 //! A whole front for tests: the control plane, a real Envoy with the repository's bootstrap, and fake agents that
 //! attach over FleetLink and answer HTTP with their name. All on loopback, on ports of their own; every wait is bounded.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use ::stack::ports::Port;
 use bytes::Bytes;
 use control_plane::{Bound, Config, build};
 use http_body_util::{BodyExt as _, Full};
@@ -73,6 +75,16 @@ pub struct Stack {
 impl Stack {
     /// Starts both, with a short sync window and whatever `change` does to the configuration.
     pub async fn start(change: impl FnOnce(&mut Config)) -> Self {
+        // Else every test would carry the whole start in its own state.
+        Box::pin(Self::start_with(change, "bootstrap.yaml", |text| text)).await
+    }
+
+    /// The same with another bootstrap file of the repository, and whatever `edit` does to its text.
+    pub async fn start_with(
+        change: impl FnOnce(&mut Config),
+        bootstrap: &str,
+        edit: impl FnOnce(String) -> String,
+    ) -> Self {
         let mut config = Config::default();
         let front = free_port();
         config.front.listen = front;
@@ -88,7 +100,7 @@ impl Stack {
         change(&mut config);
         let control_plane = build(config.clone()).await.unwrap();
         let (folder, admin) = (tempfile::tempdir().unwrap(), free_port());
-        let envoy = start_envoy(&folder, config.xds.listen, admin);
+        let envoy = start_envoy(&folder, (bootstrap, edit), config.xds.listen, admin);
         Self {
             config,
             front,
@@ -223,8 +235,19 @@ pub async fn until(what: &str, holds: impl AsyncFn() -> bool) {
 
 /// Sends a request on a connection of its own and reads the answer. A refused connection is status 599.
 pub async fn exchange(address: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
+    exchange_over(tokio::net::TcpStream::connect(address), request).await
+}
+
+/// The same over a connection that is still to be made.
+pub async fn exchange_over<S>(
+    connection: impl Future<Output = std::io::Result<S>>,
+    request: Request<Full<Bytes>>,
+) -> Answer
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
     let exchange = async {
-        let stream = tokio::net::TcpStream::connect(address).await?;
+        let stream = connection.await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         let (head, body) = sender.send_request(request).await?.into_parts();
@@ -250,12 +273,17 @@ pub async fn exchange(address: SocketAddr, request: Request<Full<Bytes>>) -> Ans
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that nobody else gets while this process runs.
 pub fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static HELD: Mutex<Vec<Port>> = Mutex::new(Vec::new());
+    let port = Port::reserve();
+    let address = port.address();
+    HELD.lock().unwrap().push(port);
+    address
 }
 
-fn start_envoy(folder: &tempfile::TempDir, xds: SocketAddr, admin: SocketAddr) -> Child {
+/// Where Envoy is.
+pub fn envoy() -> PathBuf {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let binary = std::env::var_os("GRATICULE_ENVOY").map_or_else(|| root.join(".parts/envoy"), PathBuf::from);
     assert!(
@@ -263,7 +291,18 @@ fn start_envoy(folder: &tempfile::TempDir, xds: SocketAddr, admin: SocketAddr) -
         "Envoy is not at {}: run `make parts`, or set GRATICULE_ENVOY",
         binary.display()
     );
-    let bootstrap = std::fs::read_to_string(root.join("envoy/bootstrap.yaml")).unwrap();
+    binary
+}
+
+fn start_envoy(
+    folder: &tempfile::TempDir,
+    (bootstrap, edit): (&str, impl FnOnce(String) -> String),
+    xds: SocketAddr,
+    admin: SocketAddr,
+) -> Child {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let binary = envoy();
+    let bootstrap = std::fs::read_to_string(root.join("envoy").join(bootstrap)).unwrap();
     for once in ["port_value: 18000", "port_value: 9901"] {
         assert_eq!(
             bootstrap.matches(once).count(),
@@ -275,7 +314,7 @@ fn start_envoy(folder: &tempfile::TempDir, xds: SocketAddr, admin: SocketAddr) -
         .replace("port_value: 18000", &format!("port_value: {}", xds.port()))
         .replace("port_value: 9901", &format!("port_value: {}", admin.port()));
     let path = folder.path().join("bootstrap.yaml");
-    std::fs::write(&path, bootstrap).unwrap();
+    std::fs::write(&path, edit(bootstrap)).unwrap();
     let log = std::fs::File::create(folder.path().join("envoy.log")).unwrap();
     Command::new(binary)
         .args([

@@ -23,6 +23,7 @@ use crate::core::locate::{LocateError, Place, ProjectName, Root, SearchPaths, Su
 use crate::core::message::{ProjectRef, User};
 pub use custom::Hosts;
 use directory::blocking;
+use graticule_daemon::current::Current;
 pub use postgresql::{servers as postgresql_servers, worker_variables};
 use tokio::sync::mpsc;
 
@@ -134,6 +135,15 @@ pub struct Storage {
     inner: Arc<Inner>,
 }
 
+/// What may change while the agent runs.
+#[derive(Debug)]
+struct Times {
+    /// A storage that has not answered by then is down.
+    timeout: Duration,
+    /// What a storage that does not tell of changes said is believed for so long.
+    believed: Duration,
+}
+
 #[derive(Debug)]
 struct Inner {
     paths: SearchPaths,
@@ -143,7 +153,7 @@ struct Inner {
     looking: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// Locations whose storage did not answer at the last look.
     silent: Mutex<HashSet<String>>,
-    timeout: Duration,
+    times: Current<Times>,
     /// The file system itself, when requests may name any file of it.
     direct: Option<directory::Directory>,
 }
@@ -173,7 +183,10 @@ impl Storage {
             known: Mutex::default(),
             looking: Mutex::default(),
             silent: Mutex::default(),
-            timeout,
+            times: Current::new(Times {
+                timeout,
+                believed: config.check_interval()?,
+            }),
             direct: surroundings
                 .any_file
                 .then(|| directory::Directory::new("/", surroundings.data_files)),
@@ -195,6 +208,15 @@ impl Storage {
             }
         }
         config.timeout().map(drop)
+    }
+
+    /// Waits and believes for other times from now on.
+    pub fn adopt(&self, timeout: Duration, believed: Duration) {
+        self.inner.times.set(Times { timeout, believed });
+    }
+
+    fn timeout(&self) -> Duration {
+        self.inner.times.get().timeout
     }
 
     /// Finds a project and its version. What was seen a moment ago is believed; what was seen before is used while another
@@ -227,7 +249,7 @@ impl Storage {
         match (&self.inner.direct, found) {
             (Some(files), Err(error @ (StorageError::Outside(_) | StorageError::Missing { .. }))) => {
                 let place = direct(name);
-                let looked = tokio::time::timeout(self.inner.timeout, files.look(&place)).await;
+                let looked = tokio::time::timeout(self.timeout(), files.look(&place)).await;
                 looked.ok().and_then(Result::ok).ok_or(error)
             }
             (_, found) => found,
@@ -271,11 +293,11 @@ impl Storage {
         let Some(backend) = self.inner.backends.get(location) else {
             return Ok(Vec::new());
         };
-        match tokio::time::timeout(self.inner.timeout * LISTING, backend.list()).await {
+        match tokio::time::timeout(self.timeout() * LISTING, backend.list()).await {
             Ok(Ok(listed)) => Ok(listed),
             Ok(Err(Trouble::Missing | Trouble::Outside)) => Err(unavailable("it is not there".into())),
             Ok(Err(Trouble::Down(problem) | Trouble::Unusable(problem))) => Err(unavailable(problem)),
-            Err(_) => Err(unavailable(no_answer(self.inner.timeout * LISTING))),
+            Err(_) => Err(unavailable(no_answer(self.timeout() * LISTING))),
         }
     }
 
@@ -307,6 +329,7 @@ impl Storage {
 
     fn judge(&self, name: &ProjectName, place: &Place) -> Verdict {
         let believed = self.backend(place).believed_for();
+        let believed = believed.map(|_| self.inner.times.get().believed);
         let mut known = self.inner.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.judge(&name.spelled(), believed, Instant::now())
     }
@@ -330,7 +353,7 @@ impl Storage {
     }
 
     async fn look(&self, name: &ProjectName, place: &Place) -> Result<ProjectRef, StorageError> {
-        let looked = tokio::time::timeout(self.inner.timeout, self.backend(place).look(place)).await;
+        let looked = tokio::time::timeout(self.timeout(), self.backend(place).look(place)).await;
         let sight = match looked {
             Ok(Ok(project)) => Sight::There(project),
             Ok(Err(Trouble::Missing)) => Sight::Missing,
@@ -339,7 +362,7 @@ impl Storage {
                 return Err(LocateError { project }.into());
             }
             Ok(Err(Trouble::Down(problem) | Trouble::Unusable(problem))) => Sight::Trouble(problem),
-            Err(_) => Sight::Trouble(no_answer(self.inner.timeout)),
+            Err(_) => Sight::Trouble(no_answer(self.timeout())),
         };
         self.log(name, &place.location, &sight);
         let sight = {

@@ -1,4 +1,4 @@
-//! What is said on a worker's channel between requests: load a project, drop some.
+//! What is said on a worker's channel between requests: load a project, drop some, draw one for nobody.
 
 use crate::adapters::channel::{Channel, ChannelError};
 use crate::core::frame::Kind;
@@ -15,20 +15,38 @@ pub(super) enum Errand {
     Done,
 }
 
-/// Drops `evict`, then loads `project`.
+/// What is to be done.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Drop projects, then load one at this version, if there is one.
+    Load(Vec<String>, Option<ProjectRef>),
+    /// Draw a map of a project that is held, which is thrown away.
+    Warm(String),
+}
+
+/// Does it.
 ///
 /// # Errors
 /// When the channel is of no further use.
-pub(super) async fn run(
-    channel: &mut Channel,
-    evict: &[String],
-    project: Option<&ProjectRef>,
-) -> Result<Errand, ChannelError> {
-    for uri in evict {
+pub(super) async fn run(channel: &mut Channel, order: Order) -> Result<Errand, ChannelError> {
+    let (evict, project) = match order {
+        Order::Load(evict, project) => (evict, project),
+        Order::Warm(uri) => {
+            channel
+                .send(Kind::Head, &ToWorker::Warm { id: &uri, uri: &uri })
+                .await?;
+            let end: End = channel.read_json(Kind::End).await?;
+            if let Some(error) = end.error {
+                tracing::debug!(project = uri, problem = error.message, "a first map for nobody failed");
+            }
+            return Ok(Errand::Done);
+        }
+    };
+    for uri in &evict {
         channel.send(Kind::Head, &ToWorker::Unload { id: uri, uri }).await?;
         channel.read_json::<End>(Kind::End).await?;
     }
-    match project {
+    match &project {
         Some(project) => load(channel, project).await,
         None => Ok(Errand::Done),
     }

@@ -5,6 +5,7 @@
 
 mod errand;
 mod lease;
+mod reload;
 mod scales;
 mod start;
 mod task;
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use lease::{Lease, Stop};
+pub use reload::Reloaded;
 
 use super::memory::Machine;
 use super::processes::Processes;
@@ -58,6 +60,10 @@ pub struct Status {
     pub gave_up: Option<f64>,
     /// QGIS's version, once a process has told it.
     pub qgis: String,
+    /// What workers run, by name, once a process has told it.
+    pub versions: BTreeMap<String, String>,
+    /// Why the zygote that was tried last did not come to be, or has ended; none when it is there.
+    pub zygote_problem: Option<String>,
     /// The uris of pinned projects.
     pub pinned: Vec<String>,
     /// The names of pinned projects that could be found.
@@ -229,6 +235,33 @@ impl Supervisor {
     /// Sets the number of workers, at least 1: up at once, down as workers fall idle.
     pub fn resize(&self, workers: usize) {
         self.tell(Message::Event(Event::Resize { workers }));
+    }
+
+    /// Makes a new generation of what there is and waits until every worker is of it.
+    ///
+    /// # Errors
+    /// Why not; what was there serves on.
+    pub async fn reload(&self) -> Result<Reloaded, String> {
+        let mut watch = self.watch();
+        let before = self.status().view.start;
+        self.tell(Message::Reload);
+        // Once this is answered, the pool that is shown has heard of the reload.
+        self.cached().await;
+        loop {
+            let seen = watch.borrow_and_update().clone();
+            if let Some(end) = reload::judge(before, &seen) {
+                return end;
+            }
+            if watch.changed().await.is_err() {
+                return Err("the agent is stopping".into());
+            }
+        }
+    }
+
+    /// Takes what an operator has decided anew, but for the number of workers and how they are started.
+    pub fn adopt(&self, policy: Policy, loading: Loading) {
+        let policy = Box::new(policy);
+        self.tell(Message::Adopt { policy, loading });
     }
 
     /// Sets the pinned projects, which every worker is to hold.

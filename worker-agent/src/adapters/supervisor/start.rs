@@ -1,5 +1,6 @@
 //! How a worker comes up: from its process to the message that it is ready, pinned projects included.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use tokio::sync::oneshot;
@@ -16,6 +17,7 @@ use crate::core::plugins::Plugin;
 pub(super) struct Up {
     pub channel: Channel,
     pub qgis: String,
+    pub versions: BTreeMap<String, String>,
     /// What it holds: inherited, and loaded here.
     pub held: Vec<LoadedProject>,
     /// Pinned projects that it could not load.
@@ -58,6 +60,7 @@ pub(super) async fn bring_up(mut channel: Channel, pins: &[ProjectRef]) -> Resul
         .map_err(|error| (Stage::Qgis, error))?;
     let FromWorker::Ready {
         qgis,
+        versions,
         projects: mut held,
         plugins,
         ..
@@ -88,6 +91,7 @@ pub(super) async fn bring_up(mut channel: Channel, pins: &[ProjectRef]) -> Resul
     Ok(Up {
         channel,
         qgis,
+        versions,
         held,
         failed,
         plugins,

@@ -99,6 +99,12 @@ pub(super) enum Message {
     Dump {
         reply: oneshot::Sender<Vec<Holding>>,
     },
+    /// A new generation should be made of what there is.
+    Reload,
+    Adopt {
+        policy: Box<Policy>,
+        loading: Loading,
+    },
     Close,
     KillAll,
 }
@@ -160,6 +166,9 @@ pub(super) struct Task {
     pin_waiters: Vec<(ProjectRef, oneshot::Sender<Result<f64, String>>)>,
     index: Index,
     qgis: String,
+    versions: BTreeMap<String, String>,
+    /// Why the zygote that was tried last did not come to be, or has ended.
+    zygote_problem: Option<String>,
     gave_up: Option<f64>,
     /// The last failures in words, for the last report of an agent that gives up.
     failures: VecDeque<String>,
@@ -195,6 +204,8 @@ impl Task {
             pin_waiters: Vec::new(),
             index: Index::default(),
             qgis: String::new(),
+            versions: BTreeMap::new(),
+            zygote_problem: None,
             gave_up: None,
             failures: VecDeque::new(),
             closing: false,
@@ -337,6 +348,18 @@ impl Task {
                 self.published = None;
                 self.publish();
                 drop(reply.send(self.cached()));
+            }
+            Message::Reload => {
+                self.zygote_problem = None;
+                // What could not be loaded is tried again.
+                let pins = &self.pins;
+                pins.iter().for_each(|pin| self.index.retried(&pin.uri));
+                self.feed(Event::PreloadChanged);
+            }
+            Message::Adopt { policy, loading } => {
+                self.start_timeout = policy.start_timeout;
+                self.loading = loading;
+                self.feed(Event::Adopt { policy });
             }
             Message::Close => {
                 self.closing = true;
@@ -499,6 +522,8 @@ impl Task {
                 .collect(),
             gave_up: self.gave_up,
             qgis: self.qgis.clone(),
+            versions: self.versions.clone(),
+            zygote_problem: self.zygote_problem.clone(),
             pinned: self.pins.iter().map(|pin| pin.uri.clone()).collect(),
             found_pins: self.found_pins(),
             pin_problems: self.pin_problems(),

@@ -48,7 +48,8 @@ pub(super) fn best_idle(
 }
 
 /// What a worker has to drop for a project: first what another worker holds as well, last what could not be loaded again
-/// (`broken`). Of the others, one of the quarter that was used longest ago: the one that is quickest to load.
+/// (`broken`). Of the others, one of the quarter that was used longest ago: one that is quick to load, but what has not been used for
+/// longer must be the dearer the longer to stay. Else a dear one that nobody asks for would keep its place for ever.
 pub(super) fn evicted(
     workers: &Workers,
     id: WorkerId,
@@ -65,10 +66,12 @@ pub(super) fn evicted(
         return Vec::new();
     }
     let (lost, sound): (Vec<&String>, Vec<&String>) = worker.loaded.iter().partition(|uri| broken.contains(*uri));
-    let (twice, mut once): (Vec<&String>, Vec<&String>) =
+    let (twice, once): (Vec<&String>, Vec<&String>) =
         sound.into_iter().partition(|uri| is_held_elsewhere(workers, id, uri));
     let oldest = once.len().div_ceil(4);
-    once[..oldest].sort_by_key(|uri| costs.load(uri));
+    let mut aged: Vec<(u32, &String)> = (1..).zip(once).collect();
+    aged[..oldest].sort_by_key(|&(age, uri)| costs.load(uri) * age);
+    let once = aged.into_iter().map(|(_, uri)| uri);
     let all = twice.into_iter().chain(once).chain(lost);
     all.take(excess).cloned().collect()
 }

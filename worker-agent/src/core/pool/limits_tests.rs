@@ -378,3 +378,18 @@ fn trouble_is_seen_before_the_limit_is_reached() {
     let view = run.pool.view(run.now);
     assert!(view.degraded && view.failure_pressure < 2.0);
 }
+
+#[test]
+fn the_machine_decides_how_many_workers_there_are() {
+    for (processors, memory, expected) in [
+        (8, None, 8),
+        (8, Some(16 << 30), 8),
+        (8, Some(2 << 30), 4),
+        (2, Some(64 << 30), 2),
+        (4, Some(100 << 20), 1),
+        (0, None, 1),
+        (4096, None, MOST_WORKERS),
+    ] {
+        assert_eq!(workers_for(processors, memory), expected, "{processors} {memory:?}");
+    }
+}

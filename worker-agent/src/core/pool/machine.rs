@@ -10,7 +10,7 @@ use super::exit::SIGKILL;
 use super::lanes::{Charged, Lanes, Waiting};
 use super::memory::{Memory, Verdict};
 use super::starts::{Backoff, Extra, Zygotes};
-use super::worker::{Job, Worker};
+use super::worker::{Job, Start, Worker};
 use super::{Action, Event, ExitReason, ExitStatus, Policy, Refused, View, WorkerId, WorkerState};
 use crate::core::lane::Lane;
 use crate::core::pressure::FailurePressure;
@@ -31,8 +31,10 @@ pub struct Pool {
     pub(super) dice: Dice,
     /// Projects whose newest version cannot be loaded.
     pub(super) broken: BTreeSet<String>,
+    /// Projects with which a worker died while it drew them for nobody.
+    pub(super) left_cold: BTreeSet<String>,
     memory: Memory,
-    pressure: FailurePressure,
+    pub(super) pressure: FailurePressure,
     /// When the last event happened.
     now: Option<Instant>,
     /// All workers have been up at once.
@@ -56,6 +58,7 @@ impl Pool {
             starts: Backoff::default(),
             extra: Extra::default(),
             broken: BTreeSet::new(),
+            left_cold: BTreeSet::new(),
             memory: Memory::default(),
             now: None,
             complete: false,
@@ -97,6 +100,7 @@ impl Pool {
             }
             Event::Exited { worker, status } => {
                 if let Some(mut gone) = self.workers.remove(&worker) {
+                    self.left_cold.extend(gone.chores.warming.take());
                     self.settle(now, gone.job.take(), false);
                     let reason = self.reason(&gone, status);
                     self.gone(now, worker, reason, gone.is_starting(), &mut actions);
@@ -107,11 +111,15 @@ impl Pool {
             Event::CheckOut { project } => self.check_out(&project),
             Event::Drop { project } => self.forget(project.as_deref()),
             Event::Tended { worker, outcome } => self.tended(now, worker, outcome),
-            Event::PreloadChanged => self.zygotes.preload_changed(),
+            Event::PreloadChanged => {
+                self.left_cold.clear();
+                self.zygotes.preload_changed();
+            }
             Event::ZygoteReady { generation } => self.zygotes.ready(generation),
             Event::ZygoteRejected { generation } => self.zygotes.rejected(generation),
             Event::ZygoteExited { generation } => self.zygotes.exited(now, generation, &mut self.dice),
             Event::Resize { workers } => self.policy.workers = workers.max(1),
+            Event::Adopt { policy } => self.adopt(&policy),
             Event::Weighed { worker, bytes } => {
                 if let Some(worker) = self.workers.get_mut(&worker) {
                     worker.private_bytes = bytes;
@@ -132,7 +140,13 @@ impl Pool {
         self.zygote(now, &mut actions);
         self.fill(now, &mut actions);
         self.tend(now, &mut actions);
+        if self.warms_up_first(now) {
+            self.warm_up(now, &mut actions);
+        }
         self.dispatch(now, &mut actions);
+        if self.lanes.is_empty() {
+            self.warm_up(now, &mut actions);
+        }
         actions
     }
 
@@ -266,10 +280,10 @@ impl Pool {
     }
 
     fn kill(&mut self, now: Instant, id: WorkerId, verdict: ExitReason, actions: &mut Vec<Action>) {
-        let job = self
-            .workers
-            .get_mut(&id)
-            .and_then(|worker| worker.leave(Some(verdict), None));
+        let job = self.workers.get_mut(&id).and_then(|worker| {
+            self.left_cold.extend(worker.chores.warming.take());
+            worker.leave(Some(verdict), None)
+        });
         actions.push(Action::Kill { worker: id });
         self.settle(now, job, false);
     }
@@ -281,6 +295,9 @@ impl Pool {
         worker.state = WorkerState::Idle { since: now };
         for project in &pinned {
             self.broken.remove(project);
+        }
+        if self.policy.warm_up && matches!(worker.start, Start::Fork(_)) {
+            worker.chores.warm.clone_from(&pinned);
         }
         worker.pinned = pinned;
         self.starts = Backoff::default();
@@ -476,7 +493,12 @@ impl Pool {
         assert_eq!(tickets.len(), count, "a request is in one place only");
         let charged: Vec<_> = jobs.iter().map(|job| &job.charged).collect();
         self.lanes.check_invariants(&self.policy, &charged);
-        for worker in self.workers.values() {
+        // Who serves drops what is above a new bound afterwards, and a closing pool drops nothing.
+        for worker in self
+            .workers
+            .values()
+            .filter(|worker| worker.is_idle() && !self.is_over())
+        {
             assert!(
                 worker.loaded.len() <= self.policy.max_projects.max(1),
                 "a worker keeps its bound of projects"

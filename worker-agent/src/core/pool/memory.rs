@@ -37,6 +37,17 @@ pub(super) enum Verdict {
     Kill,
 }
 
+impl MemoryLimits {
+    /// The soft and the hard limit of one of `workers` where the machine has `total` bytes.
+    #[must_use]
+    pub fn of(&self, total: u64, workers: usize) -> (u64, u64) {
+        let mut memory = Memory::default();
+        memory.machine(total, 0);
+        let view = memory.view(self, workers);
+        (view.soft_limit, view.hard_limit)
+    }
+}
+
 impl Memory {
     pub fn machine(&mut self, total: u64, used: u64) {
         self.total = total;

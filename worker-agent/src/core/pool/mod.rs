@@ -14,12 +14,15 @@
 //! | `lanes`, `fair`, `costs` | who of those that wait goes next |
 //! | `choice` | which idle worker takes it |
 //! | `tending` | when workers load and drop projects between requests |
+//! | `warming` | when workers draw a first map that nobody waits for |
+//! | `adopt` | what changes when an operator decides anew |
 //! | `memory` | which worker takes too much memory |
 //! | `exit` | what an end means |
 //!
 //! It knows no process ids, sockets or clocks, and nothing of OGC requests but the project they want, their lane, and
 //! how many requests of this server led to them.
 
+mod adopt;
 mod choice;
 mod costs;
 mod exit;
@@ -29,6 +32,7 @@ mod machine;
 mod memory;
 mod starts;
 mod tending;
+mod warming;
 mod worker;
 
 #[cfg(test)]
@@ -65,6 +69,18 @@ pub type Generation = u64;
 /// The most workers that one agent may have.
 pub const MOST_WORKERS: usize = 1024;
 
+/// What a worker should have of the memory at least, in bytes, when their number is chosen.
+const ROOM: u64 = 512 << 20;
+
+/// How many workers a machine has room for: one for each processor, fewer where memory is short.
+#[must_use]
+pub fn workers_for(processors: usize, memory: Option<u64>) -> usize {
+    let room = memory.map_or(usize::MAX, |memory| {
+        usize::try_from(memory / ROOM).unwrap_or(usize::MAX)
+    });
+    processors.min(room).clamp(1, MOST_WORKERS)
+}
+
 /// What an operator decided.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
@@ -92,6 +108,8 @@ pub struct Policy {
     pub max_depth: u32,
     /// What workers may take.
     pub memory: MemoryLimits,
+    /// Whether forked workers draw what they inherited once, for nobody.
+    pub warm_up: bool,
     /// A worker is recycled after so many requests.
     pub max_requests: Option<u64>,
     /// A worker is recycled after so long.
@@ -238,6 +256,11 @@ pub enum Event {
     Resize {
         /// At least 1.
         workers: usize,
+    },
+    /// An operator has decided anew, but for the number of workers and how they are started.
+    Adopt {
+        /// What holds from now on.
+        policy: Box<Policy>,
     },
     /// A worker's memory was looked at.
     Weighed {

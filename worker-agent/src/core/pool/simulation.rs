@@ -59,8 +59,9 @@ impl World {
                     assert!(!self.serving.contains_key(&worker), "who serves does not load");
                     assert_eq!(self.tending.insert(worker, chore), None, "one chore at a time");
                     let stays = |worker: &WorkerId| !self.ending.iter().any(|(ending, _)| ending == worker);
-                    let loads =
-                        |(worker, chore): &(&WorkerId, &Chore)| matches!(chore, Chore::Load { .. }) && stays(worker);
+                    let loads = |(worker, chore): &(&WorkerId, &Chore)| {
+                        matches!(chore, Chore::Load { .. } | Chore::Warm { .. }) && stays(worker)
+                    };
                     assert!(self.tending.iter().filter(loads).count() <= 1, "one loads at a time");
                 }
                 Action::Refuse { ticket, .. } => assert!(self.open.remove(&ticket), "answered twice"),
@@ -139,6 +140,7 @@ fn run(seed: u64) {
         max_requests: (dice.roll(2) == 0).then_some(5),
         max_age: (dice.roll(2) == 0).then_some(Duration::from_secs(20)),
         seed,
+        warm_up: true,
         ..policy()
     });
     let mut now = Instant::now();
@@ -199,7 +201,10 @@ fn run(seed: u64) {
             8 => match pick(&mut dice, world.starting.iter().copied()) {
                 Some(worker) => {
                     world.starting.remove(&worker);
-                    Event::Ready { worker, pinned: vec![] }
+                    Event::Ready {
+                        worker,
+                        pinned: vec!["/pinned".to_owned(); usize::try_from(dice.roll(2)).unwrap()],
+                    }
                 }
                 None => Event::Tick,
             },
@@ -263,6 +268,19 @@ fn run(seed: u64) {
             },
             _ if dice.roll(6) == 0 => Event::Resize {
                 workers: 1 + usize::try_from(dice.roll(4)).unwrap(),
+            },
+            _ if dice.roll(6) == 0 => Event::Adopt {
+                policy: Box::new(Policy {
+                    max_waiting: usize::try_from(dice.roll(6)).unwrap(),
+                    max_projects: 1 + usize::try_from(dice.roll(3)).unwrap(),
+                    max_failure_pressure: 1000.0,
+                    interactive: share(&mut dice),
+                    heavy: share(&mut dice),
+                    max_requests: (dice.roll(2) == 0).then_some(3),
+                    max_age: (dice.roll(2) == 0).then_some(Duration::from_secs(10)),
+                    warm_up: true,
+                    ..policy()
+                }),
             },
             _ => Event::Tick,
         };

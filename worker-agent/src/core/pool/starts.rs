@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use graticule_daemon::dice::Dice;
 
+use super::adopt::life;
 use super::machine::Pool;
 use super::worker::Worker;
 use super::{Action, ExitReason, Generation, Start, WorkerId};
@@ -19,7 +20,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const EXTRA_STAYS: Duration = Duration::from_secs(10);
 
 /// A value from the last fifth below `most`.
-fn some_below(dice: &mut Dice, most: f64) -> f64 {
+pub(super) fn some_below(dice: &mut Dice, most: f64) -> f64 {
     most * (1.0 - 0.2 * dice.part())
 }
 
@@ -261,21 +262,8 @@ impl Pool {
         for _ in staying..self.wanted() {
             self.last_worker += 1;
             let worker = self.last_worker;
-            let mut fresh = Worker::starting(start, now + self.policy.start_timeout);
-            if let Some(most) = self.policy.max_requests {
-                #[allow(
-                    clippy::cast_precision_loss,
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "a number of requests, about"
-                )]
-                let most = some_below(&mut self.dice, most as f64) as u64;
-                fresh.max_requests = most.max(1);
-            }
-            fresh.expires = self
-                .policy
-                .max_age
-                .map(|age| now + Duration::from_secs_f64(some_below(&mut self.dice, age.as_secs_f64())));
+            let mut fresh = Worker::starting(start, now, now + self.policy.start_timeout);
+            (fresh.max_requests, fresh.expires) = life(&mut self.dice, &self.policy, now);
             self.workers.insert(worker, fresh);
             actions.push(Action::StartWorker { worker, start });
         }

@@ -32,6 +32,11 @@ pub enum Chore {
         /// Their uris.
         projects: Vec<String>,
     },
+    /// Draw a few pixels of a project that it inherited, for nobody.
+    Warm {
+        /// Its uri.
+        project: String,
+    },
 }
 
 /// What came of a chore.
@@ -71,6 +76,9 @@ pub(super) struct Chores {
     drop: BTreeSet<String>,
     /// What it is loading.
     loading: Option<(String, Why)>,
+    /// What it is to draw, and what it is drawing, so that first maps are not slow.
+    pub(super) warm: Vec<String>,
+    pub(super) warming: Option<String>,
 }
 
 impl Chores {
@@ -182,6 +190,7 @@ impl Pool {
             return;
         };
         worker.state = WorkerState::Idle { since: now };
+        worker.chores.warming = None;
         let why = worker.chores.loading.take().map(|(_, why)| why);
         match outcome {
             Tended::Loaded { project, took } => {
@@ -205,7 +214,11 @@ impl Pool {
             return;
         }
         let until = now + LOAD_PATIENCE;
+        let most = self.policy.max_projects.max(1);
         for (&id, worker) in self.workers.iter_mut().filter(|(_, worker)| worker.is_idle()) {
+            // More than that are held only when the bound was lowered; who was used longest ago goes.
+            let above = worker.loaded.len().saturating_sub(most);
+            worker.chores.drop.extend(worker.loaded[..above].iter().cloned());
             let (dropped, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut worker.loaded)
                 .into_iter()
                 .partition(|held| worker.chores.drop.contains(held));

@@ -30,6 +30,7 @@ pub(super) fn policy() -> Policy {
             hard: None,
             high_water_mark: 0.9,
         },
+        warm_up: false,
         max_requests: None,
         max_age: None,
         seed: 1,

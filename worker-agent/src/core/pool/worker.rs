@@ -99,6 +99,8 @@ pub(super) struct Job {
 pub(super) struct Worker {
     pub state: WorkerState,
     pub start: Start,
+    /// When it was started.
+    pub born: Instant,
     /// There while it is busy or cancelling.
     pub job: Option<Job>,
     pub served: u64,
@@ -121,10 +123,11 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub fn starting(start: Start, until: Instant) -> Self {
+    pub fn starting(start: Start, born: Instant, until: Instant) -> Self {
         Self {
             state: WorkerState::Starting { until },
             start,
+            born,
             job: None,
             served: 0,
             verdict: None,

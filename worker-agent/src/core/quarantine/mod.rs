@@ -171,6 +171,11 @@ impl Quarantine {
         }
     }
 
+    /// Judges by another rule from now on.
+    pub fn set_rule(&mut self, rule: Rule) {
+        self.rule = rule;
+    }
+
     /// The rule it judges by.
     #[must_use]
     pub const fn rule(&self) -> Rule {

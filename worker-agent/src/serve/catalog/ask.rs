@@ -42,7 +42,7 @@ impl Question {
 impl Front {
     /// Whether the catalog shows a project at all.
     pub(super) fn is_shown(&self, name: &ProjectName) -> Result<(), Refusal> {
-        if self.catalog.inner.hidden.hides(name.key()) {
+        if self.catalog.inner.shown.get().hidden.hides(name.key()) {
             let project = name.to_string();
             return Err(Refusal::UnknownProject { project });
         }
@@ -100,7 +100,7 @@ impl Front {
         let query = format!("SERVICE=WMS&VERSION=1.3.0&REQUEST=GetProjectSettings&CATALOG={what}");
         let asked = as_wms(asked, name, &query);
         let request = read_wms(&asked)?;
-        let class = self.classes.of(&request, &asked.headers)?;
+        let class = self.classes.get().of(&request, &asked.headers)?;
         account.lane = Some(class.lane);
         account.fingerprint = fingerprint(&request, b"");
         let (key, project) = self.project(&request).await?;

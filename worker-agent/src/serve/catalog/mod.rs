@@ -10,6 +10,7 @@ pub mod rpc;
 use std::sync::Arc;
 
 use graticule_daemon::config::ConfigError;
+use graticule_daemon::current::Current;
 use http::header::ACCEPT;
 use http::{Method, StatusCode};
 
@@ -36,10 +37,26 @@ pub struct Catalog {
 
 #[derive(Debug)]
 struct Inner {
+    shown: Current<Shown>,
+    listing: Listing,
+}
+
+/// What clients may see.
+#[derive(Debug)]
+struct Shown {
     enabled: bool,
     previews: bool,
     hidden: Hidden,
-    listing: Listing,
+}
+
+impl Shown {
+    fn new(config: &config::Catalog) -> Result<Self, ConfigError> {
+        Ok(Self {
+            enabled: config.enabled,
+            previews: config.preview,
+            hidden: config.hidden()?,
+        })
+    }
 }
 
 impl Catalog {
@@ -49,18 +66,25 @@ impl Catalog {
     /// When the configuration cannot be used.
     pub fn new(storage: Storage, config: &config::Catalog) -> Result<Self, ConfigError> {
         let inner = Inner {
-            enabled: config.enabled,
-            previews: config.preview,
-            hidden: config.hidden()?,
+            shown: Current::new(Shown::new(config)?),
             listing: Listing::new(storage),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// Shows what this says from now on.
+    ///
+    /// # Errors
+    /// When the configuration cannot be used.
+    pub fn adopt(&self, config: &config::Catalog) -> Result<(), ConfigError> {
+        self.inner.shown.set(Shown::new(config)?);
+        Ok(())
+    }
+
     /// Whether clients may see it.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
-        self.inner.enabled
+        self.inner.shown.get().enabled
     }
 }
 
@@ -85,8 +109,8 @@ impl Front {
     }
 
     async fn catalog_page(&self, asked: &Asked, page: Page, account: &mut Account) -> Result<Told, Refusal> {
-        let catalog = &self.catalog.inner;
-        if !catalog.enabled || (page == Page::Preview && !catalog.previews) {
+        let shown = self.catalog.inner.shown.get();
+        if !shown.enabled || (page == Page::Preview && !shown.previews) {
             let path = asked.path.clone();
             return Err(Refusal::NotFound { path });
         }
@@ -118,9 +142,9 @@ impl Front {
     }
 
     async fn list(&self, query: &ListQuery, origin: &Origin) -> Told {
-        let catalog = &self.catalog.inner;
-        let snapshot = catalog.listing.snapshot().await;
-        let selection = select(&snapshot, &catalog.hidden, query);
+        let snapshot = self.catalog.inner.listing.snapshot().await;
+        let shown = self.catalog.inner.shown.get();
+        let selection = select(&snapshot, &shown.hidden, query);
         let mut told = match query.form {
             Form::Json => told(
                 JSON,
@@ -128,7 +152,7 @@ impl Front {
             ),
             Form::Html => {
                 let links = Links::new(origin.prefix.as_str());
-                told(HTML, list_html(&snapshot, &selection, query, &links, catalog.previews))
+                told(HTML, list_html(&snapshot, &selection, query, &links, shown.previews))
             }
         };
         told.headers.push(("vary".into(), "accept".into()));

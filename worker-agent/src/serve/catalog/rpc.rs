@@ -92,7 +92,8 @@ pub async fn project_info(
     Ok(Response::new(info(name.spelled(), details)))
 }
 
-fn status(refusal: &Refusal) -> Status {
+/// A refusal as gRPC says it.
+pub fn status(refusal: &Refusal) -> Status {
     let code = match refusal.status() {
         StatusCode::BAD_REQUEST => Code::InvalidArgument,
         StatusCode::FORBIDDEN => Code::PermissionDenied,

@@ -34,6 +34,7 @@ impl Task {
             Ok(started) => started,
             Err(error) => {
                 tracing::error!(generation, %error, "a zygote could not be started; see worker.python and worker.runtime_dir");
+                self.zygote_problem = Some(format!("its zygote could not be started: {error}"));
                 let lost = Message::Event(Event::ZygoteExited { generation });
                 drop(self.messages.send(lost));
                 return;
@@ -94,6 +95,8 @@ impl Task {
             zygote.ready = true;
         }
         self.qgis = image.qgis;
+        self.versions = image.versions;
+        self.zygote_problem = None;
         for project in &image.not_preloaded {
             tracing::info!(
                 project = project.uri,
@@ -224,6 +227,7 @@ impl Task {
         );
         self.observer.started(how, took);
         self.qgis = up.qgis;
+        self.versions = up.versions;
         let pinned: Vec<String> = up.held.into_iter().map(|held| held.uri).collect();
         self.feed(Event::Ready {
             worker,
@@ -296,6 +300,11 @@ impl Task {
                     printed,
                     "a zygote has ended unasked; workers are spawned until the next one is ready"
                 );
+                let last = printed
+                    .lines()
+                    .last()
+                    .map_or_else(String::new, |line| format!("; it printed: {line}"));
+                self.zygote_problem = Some(format!("its zygote ended while {stage}: {status}{last}"));
             }
             self.feed(Event::ZygoteExited { generation });
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::{Message, Task, took};
 use crate::adapters::channel::Channel;
-use crate::adapters::supervisor::errand::{self, Errand};
+use crate::adapters::supervisor::errand::{self, Errand, Order};
 use crate::adapters::supervisor::{Cached, Holding, Pinned};
 use crate::core::message::ProjectRef;
 use crate::core::pool::{Chore, Event, Tended, View, WorkerId};
@@ -130,14 +130,17 @@ impl Task {
             return;
         };
         let Some(mut channel) = slot.channel.take() else { return };
-        let (evict, project) = match chore {
-            Chore::Load { project, evict } => (evict, self.latest.get(&project).cloned()),
-            Chore::Drop { projects } => (projects, None),
+        let order = match chore {
+            Chore::Load { project, evict } => Order::Load(evict, self.latest.get(&project).cloned()),
+            Chore::Drop { projects } => Order::Load(projects, None),
+            Chore::Warm { project } => Order::Warm(project),
         };
-        evict.iter().for_each(|uri| drop(slot.versions.remove(uri)));
+        if let Order::Load(evict, _) = &order {
+            evict.iter().for_each(|uri| drop(slot.versions.remove(uri)));
+        }
         let messages = self.messages.clone();
         tokio::spawn(async move {
-            let told = match errand::run(&mut channel, &evict, project.as_ref()).await {
+            let told = match errand::run(&mut channel, order).await {
                 Ok(errand) => Message::Tended {
                     worker,
                     channel,

@@ -1,0 +1,83 @@
+//! A snapshot for each view: what [`super::snapshot`] makes of the configuration as the view has it.
+
+use super::{Member, snapshot};
+use crate::adapters::secrets::Secrets;
+use crate::config::Config;
+use crate::core::resources::Inconsistency;
+use crate::core::views::Views;
+
+/// What would make the snapshot of a view inconsistent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("view `{view}`: {problem}")]
+pub struct Unfit {
+    /// The view.
+    pub view: String,
+    /// What is wrong with its snapshot.
+    pub problem: Inconsistency,
+}
+
+/// Everything that Envoys are to be told, view by view.
+///
+/// # Errors
+/// What would make any view inconsistent; then nothing may be published, for views are changed together.
+pub fn views(config: &Config, members: &[Member], secrets: &Secrets) -> Result<Views, Vec<Unfit>> {
+    let (mut snapshots, mut problems) = (Vec::new(), Vec::new());
+    for (view, config) in config.by_view() {
+        match snapshot(&config, members, secrets) {
+            Ok(snapshot) => snapshots.push((view, snapshot)),
+            Err(found) => problems.extend(found.into_iter().map(|problem| Unfit {
+                view: view.clone(),
+                problem,
+            })),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let nodes = config
+        .views
+        .iter()
+        .flat_map(|(name, view)| view.nodes.iter().map(|pattern| (pattern.clone(), name.clone())));
+    Ok(Views::new(snapshots, nodes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Pool, View};
+    use crate::core::resources::Kind;
+
+    #[test]
+    fn each_view_has_its_pools_and_its_port_and_is_told_of_no_other() {
+        let pool = |host: &str| Pool {
+            hosts: vec![host.to_owned()],
+            ..Pool::default()
+        };
+        let edge = View {
+            nodes: vec!["edge-*".to_owned()],
+            pools: vec!["maps".to_owned()],
+            listen: Some("127.0.0.1:9081".parse().unwrap()),
+            tls_listen: None,
+        };
+        let config = Config {
+            pools: [("maps".to_owned(), pool("*")), ("inner".to_owned(), pool("inner.org"))].into(),
+            views: [("edge".to_owned(), edge)].into(),
+            ..Config::default()
+        };
+        config.check().unwrap();
+        let views = views(&config, &[], &Secrets::default()).unwrap();
+        let snapshot_of = |node: &str| views.get(views.name(node)).unwrap();
+        assert_eq!(snapshot_of("edge-1").names(Kind::Cluster), ["pool/maps"].into());
+        assert_eq!(snapshot_of("edge-1").names(Kind::Endpoints), ["pool/maps"].into());
+        assert_eq!(
+            snapshot_of("else").names(Kind::Cluster),
+            ["pool/inner", "pool/maps"].into()
+        );
+        let listener = |node| snapshot_of(node).get(Kind::Listener, super::super::FRONT).unwrap();
+        assert_ne!(listener("edge-1").version, listener("else").version);
+        assert_eq!(
+            **snapshot_of("else"),
+            snapshot(&config, &[], &Secrets::default()).unwrap()
+        );
+    }
+}

@@ -1,0 +1,200 @@
+//! `[views.NAME]`: Envoys that are told something else than the rest. A view is the whole configuration with some of its
+//! parts replaced, so whatever is configured for all holds in every view.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Config, fragments, is_plain_name};
+use crate::core::views::DEFAULT;
+
+/// `[views.NAME]`: what some Envoys are told in place of what all are told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct View {
+    /// The Envoys, by `node.id`; `edge-*` is every one whose id begins so. The longest that matches counts.
+    pub nodes: Vec<String>,
+    /// The pools that they serve; none means every pool.
+    pub pools: Vec<String>,
+    /// Where they take clients' requests, in place of `front.listen`.
+    pub listen: Option<SocketAddr>,
+    /// Where they take HTTPS, in place of `front.tls.listen`.
+    pub tls_listen: Option<SocketAddr>,
+}
+
+/// What in a view cannot be used, and what to change.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnusableView {
+    /// A name that cannot be printed as it is, or that is taken.
+    #[error(
+        "the view name `{0}` cannot be used, take letters, digits, `-`, `_` and `.`; `{DEFAULT}` is what Envoys of no view get"
+    )]
+    Name(String),
+    /// A view that no Envoy has.
+    #[error(
+        "`views.{0}.nodes` is empty or has an empty entry, name the Envoys (node.id) that it is for, or remove the view"
+    )]
+    NoNode(String),
+    /// A `*` that is not at the end.
+    #[error(
+        "`views.{view}.nodes`: `{pattern}` has a `*` that is not its last character, write the beginning of the ids and one `*`"
+    )]
+    Pattern {
+        /// The view.
+        view: String,
+        /// The entry.
+        pattern: String,
+    },
+    /// An entry that would lead to two views.
+    #[error("the node `{pattern}` is listed twice, the second time for view `{view}`; an Envoy has one view")]
+    NodeTwice {
+        /// The second view.
+        view: String,
+        /// The entry.
+        pattern: String,
+    },
+    /// A pool that is not configured.
+    #[error("`views.{view}.pools`: there is no pool `{pool}`, take one of: {known}")]
+    NoPool {
+        /// The view.
+        view: String,
+        /// The pool.
+        pool: String,
+        /// The pools there are.
+        known: String,
+    },
+}
+
+impl Config {
+    /// Checks the views.
+    ///
+    /// # Errors
+    /// The first thing in them that cannot be used.
+    pub(super) fn check_views(&self) -> Result<(), UnusableView> {
+        let pools = self.effective_pools();
+        let mut seen = BTreeSet::new();
+        for (name, view) in &self.views {
+            if !is_plain_name(name) || name == DEFAULT {
+                return Err(UnusableView::Name(name.clone()));
+            }
+            if view.nodes.is_empty() || view.nodes.iter().any(String::is_empty) {
+                return Err(UnusableView::NoNode(name.clone()));
+            }
+            for pattern in &view.nodes {
+                let (view, pattern) = (name.clone(), pattern.clone());
+                if pattern.strip_suffix('*').unwrap_or(&pattern).contains('*') {
+                    return Err(UnusableView::Pattern { view, pattern });
+                }
+                if !seen.insert(pattern.clone()) {
+                    return Err(UnusableView::NodeTwice { view, pattern });
+                }
+            }
+            if let Some(pool) = view.pools.iter().find(|pool| !pools.contains_key(*pool)) {
+                let known: Vec<&str> = pools.keys().map(String::as_str).collect();
+                return Err(UnusableView::NoPool {
+                    view: name.clone(),
+                    pool: pool.clone(),
+                    known: known.join(", "),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The configuration as the Envoys of each view have it, by the names of views. That of the default view is the
+    /// configuration itself.
+    #[must_use]
+    pub fn by_view(&self) -> BTreeMap<String, Self> {
+        let of = |name: &str, view: &View| {
+            let mut config = self.clone();
+            config.views.clear();
+            config.fragments = fragments::of_view(&self.fragments, name);
+            if let Some(listen) = view.listen {
+                config.front.listen = listen;
+            }
+            if let Some(listen) = view.tls_listen {
+                config.front.tls.listen = listen;
+            }
+            if !view.pools.is_empty() {
+                config.pools = self.effective_pools();
+                config.pools.retain(|pool, _| view.pools.contains(pool));
+            }
+            config
+        };
+        let mut all: BTreeMap<String, Self> = self
+            .views
+            .iter()
+            .map(|(name, view)| (name.clone(), of(name, view)))
+            .collect();
+        let mut default = self.clone();
+        default.fragments = fragments::of_view(&self.fragments, DEFAULT);
+        all.insert(DEFAULT.to_owned(), default);
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Pool;
+
+    fn with(views: &[(&str, &[&str], &[&str])]) -> Config {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let view = |(name, nodes, pools): &(&str, &[&str], &[&str])| {
+            let view = View {
+                nodes: owned(nodes),
+                pools: owned(pools),
+                listen: None,
+                tls_listen: None,
+            };
+            ((*name).to_owned(), view)
+        };
+        let pool = |host: &str| Pool {
+            hosts: vec![host.to_owned()],
+            ..Pool::default()
+        };
+        Config {
+            pools: [("a".to_owned(), pool("a.org")), ("b".to_owned(), pool("b.org"))].into(),
+            views: views.iter().map(view).collect(),
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_with_the_remedy() {
+        assert_eq!(with(&[("edge", &["edge-*", "x"], &["a"])]).check(), Ok(()));
+        for (views, says) in [
+            (
+                [("default", &["e"][..], &[][..])],
+                "the view name `default` cannot be used",
+            ),
+            ([("a/b", &["e"], &[])], "the view name `a/b` cannot be used"),
+            ([("edge", &[], &[])], "`views.edge.nodes` is empty"),
+            ([("edge", &[""], &[])], "`views.edge.nodes` is empty"),
+            ([("edge", &["e*x"], &[])], "`e*x` has a `*` that is not its last"),
+            ([("edge", &["e**"], &[])], "`e**` has a `*` that is not its last"),
+            ([("edge", &["e", "e"], &[])], "the node `e` is listed twice"),
+            ([("edge", &["e"], &["c"])], "there is no pool `c`, take one of: a, b"),
+        ] {
+            let said = with(&views).check().unwrap_err().to_string();
+            assert!(said.contains(says), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_view_is_the_configuration_with_its_own_pools_and_port() {
+        let mut config = with(&[("edge", &["edge-*"], &["b"]), ("inner", &["inner"], &[])]);
+        config.front.trusted_hops = 2;
+        let own = "127.0.0.1:9999".parse().unwrap();
+        config.views.get_mut("edge").unwrap().listen = Some(own);
+        let views = config.by_view();
+        assert_eq!(views.keys().collect::<Vec<_>>(), ["default", "edge", "inner"]);
+        assert_eq!(views["default"], config);
+        assert_eq!(views["edge"].pools.keys().collect::<Vec<_>>(), ["b"]);
+        assert_eq!((views["edge"].front.listen, views["edge"].front.trusted_hops), (own, 2));
+        assert_eq!(views["inner"].pools, config.pools);
+        assert_eq!(views["inner"].front, config.front);
+    }
+}

@@ -1,0 +1,432 @@
+//! What each agent is to get: the hub hands over what agents say, and asks when something is due. The decisions are made in
+//! [`placement`](crate::core::placement) and [`weights`](crate::core::weights), pool by pool; here is what goes into them
+//! and what follows from them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use graticule_proto::v1::{AgentDemand, AgentShare, AgentState, ListPlacementsReply, ProjectPlacement};
+use tokio::time::Instant;
+
+use super::pace::Pace;
+use crate::adapters::envoy::{Member, key_of};
+use crate::config::Config;
+use crate::core::fleet::{Agent, Clock, Fleet, Phase, Told};
+use crate::core::pins::{Desired, Kept};
+use crate::core::placement::{self, Move, Placement, Reason};
+use crate::core::weights::{STEPS, Strain, Weights};
+use crate::metrics::Metrics;
+
+/// How often weights are looked at.
+const WEIGH_EVERY: Duration = Duration::from_secs(1);
+
+/// The most projects that an agent may say it is asked for.
+const MOST_ASKED: usize = 10_000;
+
+/// The longest name of a project.
+const LONGEST_NAME: usize = 1024;
+
+/// So many moves are logged one by one; of more, how many there are.
+const LOGGED: usize = 20;
+
+/// What an agent is asked for, by project.
+pub type Asked = BTreeMap<String, u32>;
+
+#[derive(Debug, Default)]
+struct Pool {
+    placement: Placement,
+    weights: Weights,
+}
+
+/// What one agent is told to Envoy with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Share {
+    weight: u32,
+    placed: Arc<BTreeMap<String, u32>>,
+}
+
+/// The decisions for all pools.
+#[derive(Debug, Default)]
+pub struct Balancer {
+    pools: BTreeMap<String, Pool>,
+    asked: BTreeMap<String, Arc<Asked>>,
+    /// The pinned projects that agents have, also while they make a new generation.
+    loaded: BTreeMap<String, Arc<BTreeSet<String>>>,
+    shares: BTreeMap<String, Share>,
+    pace: Pace,
+    weigh: Option<Clock>,
+}
+
+/// What an agent is asked for, checked.
+///
+/// # Errors
+/// What cannot be.
+pub fn asked(demand: AgentDemand) -> Result<Asked, String> {
+    if demand.projects.len() > MOST_ASKED {
+        return Err(format!(
+            "demand has {} projects, at most {MOST_ASKED}",
+            demand.projects.len()
+        ));
+    }
+    let asked = demand.projects.into_iter().map(|one| (one.project, one.requests));
+    let asked: Asked = asked.collect();
+    match asked.keys().find(|name| name.is_empty() || name.len() > LONGEST_NAME) {
+        Some(name) => Err(format!("demand has a project whose name has {} bytes", name.len())),
+        None => Ok(asked),
+    }
+}
+
+impl Balancer {
+    /// Something has changed that decisions depend on.
+    pub const fn want(&mut self) {
+        self.pace.want();
+    }
+
+    /// The same, and it must not wait.
+    pub const fn want_now(&mut self) {
+        self.pace.want_now();
+    }
+
+    /// An agent says how it stands.
+    pub fn said(&mut self, agent: &str, phase: Phase, state: &AgentState) {
+        let before = self.loaded.get(agent);
+        let wrong = |project: &String| state.missing_pins.contains(project) || state.pin_problems.contains_key(project);
+        let kept = |project: &str| {
+            let mut by = self.pools.values().filter_map(|pool| pool.placement.kept(project));
+            by.any(|kept| kept.iter().any(|one| one == agent))
+        };
+        let now: BTreeSet<String> = match before {
+            // While it makes a new generation it names none, and its workers serve what they have.
+            Some(before) if state.pins.is_empty() && phase == Phase::Ready => {
+                let has = before.iter().filter(|project| !wrong(project) && kept(project));
+                has.cloned().collect()
+            }
+            _ => state.pins.iter().cloned().collect(),
+        };
+        if before.is_none_or(|before| **before != now) {
+            self.loaded.insert(agent.to_owned(), Arc::new(now));
+            self.pace.want();
+        }
+    }
+
+    /// An agent says what it is asked for.
+    pub fn hear(&mut self, agent: &str, asked: Asked) {
+        self.asked.insert(agent.to_owned(), Arc::new(asked));
+        self.pace.want();
+    }
+
+    /// The agents that have been decided on.
+    pub fn agents(&self) -> impl Iterator<Item = &str> {
+        self.shares.keys().map(String::as_str)
+    }
+
+    /// When there is something to decide, if nothing happens before; `now` is `clock`.
+    pub fn wake(&self, now: Instant, clock: Clock) -> Option<Instant> {
+        let deadlines = self.pools.values().filter_map(|pool| pool.placement.next_deadline());
+        let due = deadlines.chain(self.weigh).min();
+        let due = due.map(|at| now + at.saturating_sub(clock));
+        self.pace.wake(now).into_iter().chain(due).min()
+    }
+
+    /// Decides what is due; `None` when nothing is.
+    pub fn look(
+        &mut self,
+        clock: Clock,
+        fleet: &Fleet<AgentState>,
+        desired: &Desired,
+        config: &Config,
+    ) -> Option<Vec<(String, Move)>> {
+        let now = Instant::now();
+        if self.wake(now, clock).is_none_or(|wake| wake > now) {
+            return None;
+        }
+        self.asked.retain(|agent, _| fleet.get(agent).is_some());
+        self.loaded.retain(|agent, _| fleet.get(agent).is_some());
+        let mut by_pool: BTreeMap<&str, Vec<&Agent<AgentState>>> = BTreeMap::new();
+        for agent in fleet.agents() {
+            by_pool.entry(&agent.identity.pool).or_default().push(agent);
+        }
+        let mut pools = config.effective_pools();
+        self.pools.retain(|pool, _| pools.contains_key(pool));
+        let (mut moves, mut shares) = (Vec::new(), BTreeMap::new());
+        for (name, agents) in by_pool {
+            let Some(pool_config) = pools.remove(name) else {
+                continue;
+            };
+            let pool = self.pools.entry(name.to_owned()).or_default();
+            let strains: Vec<(&str, Strain)> = agents
+                .iter()
+                .filter(|agent| agent.told() == Told::Healthy)
+                .map(|agent| (agent.identity.id.as_str(), strain(agent)))
+                .collect();
+            for (agent, weight) in pool.weights.look(clock, &strains) {
+                tracing::info!(
+                    agent,
+                    pool = name,
+                    weight,
+                    "the agent's share of the requests has changed, of 100"
+                );
+            }
+            let seen: Vec<placement::Agent> = agents
+                .iter()
+                .map(|agent| {
+                    let id = &agent.identity.id;
+                    placement::Agent {
+                        id: id.clone(),
+                        ready: agent.told() == Told::Healthy,
+                        strained: pool.weights.of(id) < STEPS[0],
+                        places: places(agent),
+                        asked: self.asked.get(id).cloned().unwrap_or_default(),
+                        loaded: self.loaded.get(id).cloned().unwrap_or_default(),
+                    }
+                })
+                .collect();
+            let pins = desired.replicas(name, pool_config.replicas);
+            let decided = pool.placement.decide(clock, &seen, &pins, config.front.affinity);
+            moves.extend(decided.into_iter().map(|one| (name.to_owned(), one)));
+            share(pool, &seen, &mut shares);
+        }
+        // Pools whose last agent has gone.
+        for (name, pool_config) in pools {
+            if let Some(mut pool) = self.pools.remove(&name) {
+                let pins = desired.replicas(&name, pool_config.replicas);
+                let decided = pool.placement.decide(clock, &[], &pins, config.front.affinity);
+                moves.extend(decided.into_iter().map(|one| (name.clone(), one)));
+            }
+        }
+        // The same as before keep their tables, so that they need not be compared entry by entry.
+        for (id, share) in &mut shares {
+            if let Some(before) = self.shares.get(id).filter(|before| before.placed == share.placed) {
+                share.placed = Arc::clone(&before.placed);
+            }
+        }
+        self.shares = shares;
+        let several = fleet.agents().filter(|agent| agent.told() == Told::Healthy).nth(1);
+        self.weigh = several.map(|_| clock + WEIGH_EVERY);
+        self.pace.done(Instant::now(), now.elapsed());
+        Some(moves)
+    }
+
+    /// Which agents keep pinned projects that not all of their pool do.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        let pools = self.pools.iter();
+        let placed = pools.flat_map(|(name, pool)| pool.placement.projects().map(move |placed| (name, placed)));
+        placed
+            .filter(|(_, (_, placed))| !placed.kept.is_empty())
+            .map(|(name, (project, placed))| ((name.clone(), project.to_owned()), placed.kept.clone()))
+            .collect()
+    }
+
+    /// What Envoy is told of an agent, with its share.
+    #[must_use]
+    pub fn weighed(&self, mut member: Member) -> Member {
+        if let Some(share) = self.shares.get(&member.id) {
+            member.weight = share.weight;
+            member.placed = Arc::clone(&share.placed);
+        }
+        member
+    }
+
+    /// Says in the log and in the metrics what has been decided.
+    pub fn tell(&self, moves: &[(String, Move)], metrics: &Metrics) {
+        for (pool, one) in moves {
+            let Move {
+                project,
+                from,
+                to,
+                reason,
+            } = one;
+            metrics.placement_moves.with_label_values(&[reason.name()]).inc();
+            let (from, to, reason) = (from.join(", "), to.join(", "), reason.name());
+            if moves.len() <= LOGGED {
+                tracing::info!(project, pool, from, to, reason, "the project is placed anew");
+            } else {
+                tracing::debug!(project, pool, from, to, reason, "the project is placed anew");
+            }
+        }
+        if moves.len() > LOGGED {
+            let mut reasons: BTreeMap<Reason, usize> = BTreeMap::new();
+            for (_, one) in moves {
+                *reasons.entry(one.reason).or_default() += 1;
+            }
+            let reasons: Vec<String> = reasons
+                .into_iter()
+                .map(|(reason, count)| format!("{} {count}", reason.name()))
+                .collect();
+            let reasons = reasons.join(", ");
+            tracing::info!(projects = moves.len(), reasons, "projects are placed anew");
+        }
+        let placed: usize = self.pools.values().map(|pool| pool.placement.projects().count()).sum();
+        metrics.placed.set(i64::try_from(placed).unwrap_or(i64::MAX));
+        let spared = self.shares.values().filter(|share| share.weight < STEPS[0]).count();
+        metrics.agents_spared.set(i64::try_from(spared).unwrap_or(i64::MAX));
+    }
+
+    /// What operators are shown.
+    #[must_use]
+    pub fn list(&self, clock: Clock, fleet: &Fleet<AgentState>) -> ListPlacementsReply {
+        let pools = self.pools.iter();
+        let placed = pools.flat_map(|(name, pool)| pool.placement.projects().map(move |placed| (name, placed)));
+        let mut projects: Vec<ProjectPlacement> = placed
+            .map(|(name, (project, placed))| ProjectPlacement {
+                pool: name.clone(),
+                project: project.to_owned(),
+                agents: placed.agents.clone(),
+                kept: placed.kept.clone(),
+                reason: placed
+                    .reason
+                    .map_or_else(String::new, |(reason, _)| reason.name().to_owned()),
+                since_seconds: placed
+                    .reason
+                    .map_or(0.0, |(_, since)| clock.saturating_sub(since).as_secs_f64()),
+            })
+            .collect();
+        projects.sort_by(|a, b| (&a.pool, &a.project).cmp(&(&b.pool, &b.project)));
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let mut agents: Vec<AgentShare> = fleet
+            .agents()
+            .filter(|agent| agent.told() == Told::Healthy)
+            .map(|agent| {
+                let (id, pool) = (&agent.identity.id, &agent.identity.pool);
+                let strain = strain(agent);
+                let loaded = self.loaded.get(id).cloned().unwrap_or_default();
+                let asked = self.asked.get(id).cloned().unwrap_or_default();
+                AgentShare {
+                    pool: pool.clone(),
+                    agent_id: id.clone(),
+                    weight: self.shares.get(id).map_or(STEPS[0], |share| share.weight),
+                    asked: count(asked.keys().filter(|project| !loaded.contains(*project)).count()),
+                    places: count(places(agent)),
+                    request_pressure: strain.pressure,
+                    wait_seconds: strain.wait,
+                }
+            })
+            .collect();
+        agents.sort_by(|a, b| (&a.pool, &a.agent_id).cmp(&(&b.pool, &b.agent_id)));
+        ListPlacementsReply { projects, agents }
+    }
+}
+
+fn strain(agent: &Agent<AgentState>) -> Strain {
+    agent.state.as_ref().map_or_else(Strain::default, |(_, state)| Strain {
+        pressure: state.request_pressure,
+        wait: state.wait_seconds,
+    })
+}
+
+fn places(agent: &Agent<AgentState>) -> usize {
+    let places = agent.state.as_ref().map_or(0, |(_, state)| state.places);
+    usize::try_from(places).unwrap_or(usize::MAX)
+}
+
+/// What each agent of a pool is told to Envoy with. Agents that are strained are left out where others serve the same, and a
+/// project that was moved goes by the hash while its agent is strained, which spreads what is too much for one.
+fn share(pool: &Pool, agents: &[placement::Agent], shares: &mut BTreeMap<String, Share>) {
+    let mut placed: BTreeMap<&str, BTreeMap<String, u32>> = BTreeMap::new();
+    let at_ease: BTreeSet<&str> = agents
+        .iter()
+        .filter(|agent| !agent.strained)
+        .map(|agent| agent.id.as_str())
+        .collect();
+    for (project, decided) in pool.placement.projects() {
+        let mut serving: Vec<&str> = decided.agents.iter().map(String::as_str).collect();
+        let spared: Vec<&str> = serving.iter().copied().filter(|id| at_ease.contains(id)).collect();
+        if !spared.is_empty() || decided.kept.is_empty() {
+            serving = spared;
+        }
+        for (rank, id) in (0..).zip(serving) {
+            placed.entry(id).or_default().insert(key_of(project), rank);
+        }
+    }
+    for agent in agents {
+        let share = Share {
+            weight: pool.weights.of(&agent.id),
+            placed: Arc::new(placed.remove(agent.id.as_str()).unwrap_or_default()),
+        };
+        shares.insert(agent.id.clone(), share);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use graticule_proto::v1::ProjectDemand;
+
+    use super::*;
+
+    fn state(pins: &[&str]) -> AgentState {
+        AgentState {
+            pins: pins.iter().map(|pin| (*pin).to_owned()).collect(),
+            ..AgentState::default()
+        }
+    }
+
+    #[test]
+    fn what_an_agent_has_stays_known_while_it_makes_a_new_generation() {
+        let mut balancer = Balancer::default();
+        let has = |balancer: &Balancer| balancer.loaded["a"].iter().cloned().collect::<Vec<_>>();
+        let agent = placement::Agent {
+            id: "a".to_owned(),
+            ready: true,
+            ..placement::Agent::default()
+        };
+        let pins = [("/one".to_owned(), 1), ("/two".to_owned(), 1)].into();
+        let pool = balancer.pools.entry("default".to_owned()).or_default();
+        pool.placement.decide(Duration::ZERO, &[agent], &pins, true);
+        balancer.said("a", Phase::Ready, &state(&["/one", "/other", "/two"]));
+        balancer.said("a", Phase::Ready, &state(&[]));
+        assert_eq!(has(&balancer), ["/one", "/two"]);
+        let mut failed = state(&[]);
+        failed.pin_problems.insert("/two".to_owned(), "damaged".to_owned());
+        balancer.said("a", Phase::Ready, &failed);
+        assert_eq!(has(&balancer), ["/one"]);
+        balancer.pools.clear();
+        balancer.said("a", Phase::Ready, &state(&[]));
+        assert_eq!(has(&balancer), [""; 0], "it is to keep it no longer");
+        balancer.said("a", Phase::Ready, &state(&["/one"]));
+        balancer.said("a", Phase::Starting, &state(&[]));
+        assert_eq!(has(&balancer), [""; 0], "it has been started anew");
+    }
+
+    #[test]
+    fn demand_is_bounded() {
+        let demand = |names: &[String]| AgentDemand {
+            projects: names
+                .iter()
+                .map(|name| ProjectDemand {
+                    project: name.clone(),
+                    requests: 2,
+                })
+                .collect(),
+        };
+        assert_eq!(asked(demand(&["/world".to_owned()])).unwrap()["/world"], 2);
+        let many: Vec<String> = (0..=MOST_ASKED).map(|n| format!("/{n}")).collect();
+        assert!(asked(demand(&many)).unwrap_err().contains("at most 10000"));
+        assert!(asked(demand(&["x".repeat(2000)])).unwrap_err().contains("2000 bytes"));
+        assert!(asked(demand(&[String::new()])).is_err());
+    }
+
+    #[test]
+    fn who_is_strained_is_left_out_where_others_serve_the_same() {
+        let agent = |id: &str, strained: bool| placement::Agent {
+            id: id.to_owned(),
+            ready: true,
+            strained,
+            loaded: Arc::new(["/pin".to_owned()].into()),
+            ..placement::Agent::default()
+        };
+        let mut pool = Pool::default();
+        let pins = [("/pin".to_owned(), 2)].into();
+        let mut shared = |strained: [bool; 2]| {
+            let agents = [agent("a", strained[0]), agent("b", strained[1])];
+            pool.placement.decide(Duration::ZERO, &agents, &pins, true);
+            let mut shares = BTreeMap::new();
+            share(&pool, &agents, &mut shares);
+            ["a", "b"].map(|id| shares[id].placed.len())
+        };
+        assert_eq!(shared([false, false]), [1, 1]);
+        assert_eq!(shared([true, false]), [0, 1]);
+        assert_eq!(shared([true, true]), [1, 1], "they have it loaded, others have not");
+    }
+}
