@@ -17,7 +17,7 @@ use super::balance::{Asked, Balancer};
 use super::discovery::Found;
 use super::pace::Pace;
 use super::pins;
-use crate::adapters::envoy::{self, Member, Raised, Unfit};
+use crate::adapters::envoy::{self, Made, Member, Raised, Unfit};
 use crate::adapters::secrets::Secrets;
 use crate::config::Config;
 use crate::core::fleet::{Agent, Displaced, Fleet, Identity, Phase, Session, Told};
@@ -140,6 +140,7 @@ impl Hub {
             announce,
             synced: Some(synced),
             published: None,
+            made: Made::default(),
             raised: Vec::new(),
         };
         tokio::spawn(owner.run(received, stop));
@@ -191,6 +192,7 @@ struct Owner {
     /// What the last snapshot was made from; the same again would make the same snapshot. `None` when it is to be made
     /// anew whatever the fleet says.
     published: Option<Vec<Member>>,
+    made: Made,
     /// Pools whose configured timeouts are shorter than their agents', as last said in the log.
     raised: Vec<Raised>,
 }
@@ -475,8 +477,8 @@ impl Owner {
 
     fn publish(&mut self, members: &[Member]) {
         self.compare_timeouts(members);
-        let views = envoy::views(&self.config, members, &self.renew.borrow());
-        match views {
+        let secrets = self.renew.borrow().clone();
+        match self.made.views(&self.config, members, &secrets) {
             Ok(views) => {
                 self.metrics.snapshots.inc();
                 let before = self.publish.borrow().clone().unwrap_or_default();

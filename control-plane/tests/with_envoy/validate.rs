@@ -7,21 +7,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control_plane::Config;
-use control_plane::adapters::envoy::{Member, snapshot};
+use control_plane::adapters::envoy::{Member, views};
 use control_plane::adapters::secrets::Secrets;
-use control_plane::config::{Cors, Ejection, HealthCheck, Origins, Pool, PoolRoute, Rate};
+use control_plane::config::{Cors, Ejection, HealthCheck, MinVersion, Origins, Pool, PoolRoute, Rate};
 use control_plane::core::fleet::Told;
 use control_plane::core::resources::{Kind, Snapshot};
+use control_plane::core::views::DEFAULT;
 use envoy_types::pb::envoy::config::bootstrap::v3::{Bootstrap, bootstrap::StaticResources};
 use envoy_types::pb::envoy::config::cluster::v3::{Cluster, cluster};
+use envoy_types::pb::envoy::config::core::v3::{TransportSocket, transport_socket};
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::listener::v3::{Listener, filter::ConfigType};
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, http_connection_manager::RouteSpecifier,
 };
-use envoy_types::pb::google::protobuf::BoolValue;
-use prost::{Message, Name as _};
+use envoy_types::pb::envoy::extensions::transport_sockets::quic::v3::QuicDownstreamTransport;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
+    CommonTlsContext, DownstreamTlsContext, Secret, UpstreamTlsContext, common_tls_context::ValidationContextType,
+};
+use envoy_types::pb::google::protobuf::{Any, BoolValue};
+use graticule_daemon::tls::{Identity, TlsClient};
+use prost::{Message, Name};
 
 use crate::stack::envoy;
 
@@ -147,8 +154,65 @@ fn pool(dice: &mut Dice) -> Pool {
     }
 }
 
+/// A certificate with its key, as files; the certificate stands for an authority as well.
+struct Files {
+    folder: tempfile::TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = Identity::self_signed("test", &["localhost".to_owned()]).unwrap();
+        std::fs::write(folder.path().join("cert.pem"), &identity.chain_pem).unwrap();
+        std::fs::write(folder.path().join("key.pem"), &identity.key_pem).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// HTTPS in every way that can be configured.
+    fn front(&self, dice: &mut Dice, front: &mut control_plane::config::Front) {
+        let tls = &mut front.tls;
+        tls.auto = dice.often();
+        if !tls.auto {
+            (tls.cert_file, tls.key_file) = (self.path("cert.pem"), self.path("key.pem"));
+        }
+        match dice.upto(2) {
+            0 => tls.http3 = true,
+            1 => tls.client_ca_file = self.path("cert.pem"),
+            _ => {}
+        }
+        if dice.often() {
+            tls.min_version = MinVersion::Tls13;
+        }
+        tls.redirect_http = dice.often();
+        tls.hsts_max_age = u32::try_from(dice.upto(1) * 31_536_000).unwrap();
+        tls.listen = front.listen;
+        // HTTPS alone, or beside HTTP.
+        if dice.often() {
+            tls.listen.set_port(front.listen.port() + 10_000);
+        } else {
+            tls.redirect_http = false;
+        }
+    }
+
+    fn pool(&self, dice: &mut Dice) -> TlsClient {
+        let mut tls = TlsClient {
+            ca_file: self.path("cert.pem"),
+            server_name: dice.one(&["", "agents.example.org"]).to_owned(),
+            ..TlsClient::default()
+        };
+        if dice.often() {
+            (tls.cert_file, tls.key_file) = (self.path("cert.pem"), self.path("key.pem"));
+        }
+        tls
+    }
+}
+
 /// A configuration whose pools have names that no other has.
-fn config(seed: u64) -> Config {
+fn config(seed: u64, files: &Files) -> Config {
     let mut dice = Dice(seed);
     let mut config = Config::default();
     let front = &mut config.front;
@@ -170,6 +234,12 @@ fn config(seed: u64) -> Config {
     config.pools = (0..=dice.upto(2))
         .map(|n| (format!("p{seed}-{n}"), pool(&mut dice)))
         .collect();
+    for pool in config.pools.values_mut().filter(|_| seed % 3 == 0) {
+        pool.tls = files.pool(&mut dice);
+    }
+    if dice.often() {
+        files.front(&mut dice, &mut config.front);
+    }
     config
 }
 
@@ -187,8 +257,47 @@ fn members(config: &Config) -> Vec<Member> {
     pools.keys().enumerate().map(member).collect()
 }
 
+/// Changes a packed message, if it is one of that type.
+fn within<M: Message + Name + Default>(any: &mut Any, change: impl FnOnce(&mut M)) {
+    if any.type_url == M::type_url() {
+        let mut message = M::decode(any.value.as_slice()).unwrap();
+        change(&mut message);
+        any.value = message.encode_to_vec();
+    }
+}
+
+/// Secrets are taken from the same file, under a name that no other configuration has.
+fn static_secrets(socket: &mut Option<TransportSocket>, name: &str) {
+    let Some(transport_socket::ConfigType::TypedConfig(any)) = socket.as_mut().and_then(|s| s.config_type.as_mut())
+    else {
+        return;
+    };
+    let here = |context: &mut Option<CommonTlsContext>| {
+        let Some(context) = context else { return };
+        let validation = match &mut context.validation_context_type {
+            Some(ValidationContextType::ValidationContextSdsSecretConfig(config)) => Some(config),
+            _ => None,
+        };
+        for config in context.tls_certificate_sds_secret_configs.iter_mut().chain(validation) {
+            config.sds_config = None;
+            config.name = format!("{name}/{}", config.name);
+        }
+    };
+    within(any, |tls: &mut DownstreamTlsContext| here(&mut tls.common_tls_context));
+    within(any, |tls: &mut UpstreamTlsContext| here(&mut tls.common_tls_context));
+    within(any, |quic: &mut QuicDownstreamTransport| {
+        let tls = quic.downstream_tls_context.as_mut();
+        here(&mut tls.unwrap().common_tls_context);
+    });
+}
+
 /// What would come over ADS, as Envoy takes it from a file.
 fn add(resources: &mut StaticResources, snapshot: &Snapshot, name: &str) {
+    for resource in snapshot.of(Kind::Secret) {
+        let mut secret = Secret::decode(resource.body.as_ref()).unwrap();
+        secret.name = format!("{name}/{}", secret.name);
+        resources.secrets.push(secret);
+    }
     for resource in snapshot.of(Kind::Cluster) {
         let mut cluster = Cluster::decode(resource.body.as_ref()).unwrap();
         let endpoints = snapshot.get(Kind::Endpoints, &resource.name).unwrap();
@@ -197,31 +306,38 @@ fn add(resources: &mut StaticResources, snapshot: &Snapshot, name: &str) {
         cluster.cluster_discovery_type = Some(cluster::ClusterDiscoveryType::Type(
             cluster::DiscoveryType::Static as i32,
         ));
+        static_secrets(&mut cluster.transport_socket, name);
         resources.clusters.push(cluster);
     }
     for resource in snapshot.of(Kind::Listener) {
         let mut listener = Listener::decode(resource.body.as_ref()).unwrap();
         listener.name = format!("{name}/{}", listener.name);
-        let filters = listener.filter_chains.iter_mut().flat_map(|chain| &mut chain.filters);
-        for filter in filters {
-            let Some(ConfigType::TypedConfig(any)) = &mut filter.config_type else {
-                continue;
-            };
-            if any.type_url != HttpConnectionManager::type_url() {
-                continue;
+        for chain in &mut listener.filter_chains {
+            static_secrets(&mut chain.transport_socket, name);
+            for filter in &mut chain.filters {
+                let Some(ConfigType::TypedConfig(any)) = &mut filter.config_type else {
+                    continue;
+                };
+                within(any, |manager: &mut HttpConnectionManager| {
+                    let Some(RouteSpecifier::Rds(rds)) = &manager.route_specifier else {
+                        return;
+                    };
+                    let routes = snapshot.get(Kind::Route, &rds.route_config_name).unwrap();
+                    let mut routes = RouteConfiguration::decode(routes.body.as_ref()).unwrap();
+                    routes.validate_clusters = Some(BoolValue { value: true });
+                    manager.route_specifier = Some(RouteSpecifier::RouteConfig(routes));
+                });
             }
-            let mut manager = HttpConnectionManager::decode(any.value.as_slice()).unwrap();
-            let Some(RouteSpecifier::Rds(rds)) = &manager.route_specifier else {
-                continue;
-            };
-            let routes = snapshot.get(Kind::Route, &rds.route_config_name).unwrap();
-            let mut routes = RouteConfiguration::decode(routes.body.as_ref()).unwrap();
-            routes.validate_clusters = Some(BoolValue { value: true });
-            manager.route_specifier = Some(RouteSpecifier::RouteConfig(routes));
-            any.value = manager.encode_to_vec();
         }
         resources.listeners.push(listener);
     }
+}
+
+/// What Envoys are told that no view is for.
+fn snapshot(config: &Config) -> Arc<Snapshot> {
+    let secrets = Secrets::read(config, &Secrets::default()).unwrap();
+    let views = views(config, &members(config), &secrets).unwrap();
+    Arc::clone(views.get(DEFAULT).unwrap())
 }
 
 fn validated(bootstrap: &Bootstrap) -> Result<(), String> {
@@ -248,11 +364,16 @@ fn validated(bootstrap: &Bootstrap) -> Result<(), String> {
 
 #[test]
 fn what_is_published_is_accepted_by_the_real_envoy() {
-    let (mut published, mut refused) = (0, 0);
+    let (mut published, mut secured, mut refused) = (0, 0, 0);
+    let files = Files::new();
     for round in 0..ROUNDS {
         let mut resources = StaticResources::default();
         for seed in round * TOGETHER..(round + 1) * TOGETHER {
-            let config = if seed == 0 { Config::default() } else { config(seed) };
+            let config = if seed == 0 {
+                Config::default()
+            } else {
+                config(seed, &files)
+            };
             match config.check() {
                 // Pools that claim the same are drawn often enough.
                 Err(problem) => {
@@ -264,9 +385,10 @@ fn what_is_published_is_accepted_by_the_real_envoy() {
                     refused += 1;
                 }
                 Ok(()) => {
-                    let snapshot = snapshot(&config, &members(&config), &Secrets::default()).unwrap();
+                    let snapshot = snapshot(&config);
                     add(&mut resources, &snapshot, &format!("seed {seed}"));
                     published += 1;
+                    secured += usize::from(config.front.tls.is_on());
                 }
             }
         }
@@ -276,19 +398,18 @@ fn what_is_published_is_accepted_by_the_real_envoy() {
         };
         validated(&bootstrap).unwrap_or_else(|said| panic!("round {round}: {said}"));
     }
-    println!("{published} accepted, {refused} refused before");
-    assert!(published > 150 && refused > 10, "{published} {refused}");
+    println!("{published} accepted, {secured} of them with HTTPS, {refused} refused before");
+    assert!(
+        published > 150 && secured > 50 && refused > 10,
+        "{published} {secured} {refused}"
+    );
 }
 
 #[test]
 fn a_snapshot_that_envoy_would_refuse_is_seen() {
     let config = Config::default();
     let mut resources = StaticResources::default();
-    add(
-        &mut resources,
-        &snapshot(&config, &members(&config), &Secrets::default()).unwrap(),
-        "bad",
-    );
+    add(&mut resources, &snapshot(&config), "bad");
     resources.clusters.clear();
     let bootstrap = Bootstrap {
         static_resources: Some(resources),

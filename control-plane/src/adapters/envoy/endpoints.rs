@@ -8,12 +8,11 @@ use envoy_types::pb::envoy::config::endpoint::v3::{
 use super::{Member, address, cluster_name, number};
 use crate::core::fleet::Told;
 
-/// The endpoints of a pool, in the order of the members. Those that drain are told of while somebody else can take requests:
+/// The endpoints of a pool with these members, in their order. Those that drain are told of while somebody else can take requests:
 /// when no agent is healthy Envoy may send to whom it knows of (`health_check.panic_threshold`), and they want nothing new.
-pub fn assignment(pool: &str, members: &[Member]) -> ClusterLoadAssignment {
-    let of_pool = || members.iter().filter(|member| member.pool == pool);
-    let lb_endpoints: Vec<LbEndpoint> = if of_pool().any(|member| member.told == Told::Healthy) {
-        of_pool().filter_map(endpoint).collect()
+pub fn assignment(pool: &str, members: &[&Member]) -> ClusterLoadAssignment {
+    let lb_endpoints: Vec<LbEndpoint> = if members.iter().any(|member| member.told == Told::Healthy) {
+        members.iter().copied().filter_map(endpoint).collect()
     } else {
         Vec::new()
     };

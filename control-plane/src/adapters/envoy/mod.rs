@@ -14,9 +14,9 @@ use prost::{Message, Name};
 use sha2::{Digest as _, Sha256};
 
 use crate::adapters::secrets::Secrets;
-use crate::config::Config;
+use crate::config::{Config, Pool};
 use crate::core::fleet::{Agent, Told};
-use crate::core::resources::{Inconsistency, Kind, Reference, Resource, Snapshot};
+use crate::core::resources::{Inconsistency, Kind, Reference, Resource};
 use crate::core::weights::STEPS;
 
 mod access_log;
@@ -29,6 +29,7 @@ pub mod fragments;
 mod health;
 mod listener;
 mod local_reply;
+mod made;
 mod placement;
 mod rate_limits;
 mod response_headers;
@@ -42,10 +43,13 @@ mod timeouts;
 mod tls;
 mod views;
 
+pub use made::Made;
 pub use placement::key_of;
 pub use summary::summary;
 pub use timeouts::{Raised, raised};
 pub use views::{Unfit, views};
+
+use routes::Needs;
 
 /// The listener and its routes.
 const FRONT: &str = "front";
@@ -116,26 +120,29 @@ impl Member {
     }
 }
 
-/// Everything that the Envoys of one view are to be told.
-///
-/// # Errors
-/// What would make it inconsistent; then nothing of it may be published.
-pub fn snapshot(config: &Config, members: &[Member], secrets: &Secrets) -> Result<Snapshot, Vec<Inconsistency>> {
+/// The agents of each pool, in their order.
+fn by_pool(members: &[Member]) -> BTreeMap<&str, Vec<&Member>> {
+    let mut pools: BTreeMap<&str, Vec<&Member>> = BTreeMap::new();
+    for member in members {
+        pools.entry(&member.pool).or_default().push(member);
+    }
+    pools
+}
+
+/// What depends on the configuration and its files alone.
+fn fixed(
+    config: &Config,
+    pools: &BTreeMap<String, Pool>,
+    secrets: &Secrets,
+) -> Result<Vec<(Kind, Resource)>, Vec<Inconsistency>> {
     let own = fragments::resources(config).map_err(|faulty| unfit(&faulty))?;
     let filters = fragments::http_filters(config).map_err(|faulty| unfit(&faulty))?;
-    let pools = config.effective_pools();
     let clusters = pools.iter().map(|(pool, settings)| {
         let mut refs = vec![refers(Kind::Endpoints, cluster_name(pool))];
         refs.extend(tls::pool_secrets(pool, &settings.tls));
         let mut cluster = clusters::cluster(&config.front, pool, settings);
         cluster.transport_socket = tls::upstream(pool, &settings.tls);
         (Kind::Cluster, resource(cluster_name(pool), &cluster, refs))
-    });
-    let endpoints = pools.keys().map(|pool| {
-        (
-            Kind::Endpoints,
-            resource(cluster_name(pool), &endpoints::assignment(pool, members), Vec::new()),
-        )
     });
     let secured = tls::listeners(config, &filters).into_iter();
     let secured = secured.map(|listener| {
@@ -165,21 +172,27 @@ pub fn snapshot(config: &Config, members: &[Member], secrets: &Secrets) -> Resul
             resource(name.to_owned(), &secrets::secret(name, material), Vec::new()),
         )
     });
+    Ok(clusters
+        .chain(plain)
+        .chain(secured.clone())
+        .chain(told)
+        .chain(own)
+        .collect())
+}
+
+/// The endpoints of a pool whose agents are these.
+fn endpoints_of(pool: &str, members: &[&Member]) -> Resource {
+    resource(cluster_name(pool), &endpoints::assignment(pool, members), Vec::new())
+}
+
+/// The routes of these pools.
+fn routes_of(config: &Config, pools: &BTreeMap<String, Pool>, needs: &Needs) -> Resource {
     let leads_to = pools
         .keys()
         .map(|pool| refers(Kind::Cluster, cluster_name(pool)))
         .collect();
-    let routes = routes::routes(config, &pools, members).encode_to_vec();
-    let routes = encoded(FRONT.to_owned(), canonical::sorted(&routes, &routes::MAP), leads_to);
-    Snapshot::new(
-        clusters
-            .chain(endpoints)
-            .chain(plain)
-            .chain(secured)
-            .chain(told)
-            .chain([(Kind::Route, routes)])
-            .chain(own),
-    )
+    let routes = routes::routes(config, pools, needs).encode_to_vec();
+    encoded(FRONT.to_owned(), canonical::sorted(&routes, &routes::MAP), leads_to)
 }
 
 fn unfit(faulty: &fragments::Faulty) -> Vec<Inconsistency> {

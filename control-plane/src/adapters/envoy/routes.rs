@@ -17,7 +17,7 @@ use envoy_types::pb::envoy::r#type::matcher::v3::{
 };
 use envoy_types::pb::google::protobuf::{Any, Struct, Value, value};
 
-use super::timeouts::{Timeouts, timeouts};
+use super::timeouts::{Longest, Timeouts, longest, timeouts};
 use super::{
     FRONT, KIND_HEADER, Member, PROJECT_HEADER, REFUSED_HEADER, RETRY_HEADER, SCRIPT, any, cluster_name, cors,
     duration, number, placement, rate_limits,
@@ -54,8 +54,26 @@ const FORWARDED: [&str; 4] = [
     "forwarded",
 ];
 
-/// The routes of every pool, host by host. What agents say of their timeouts is in `members`.
-pub fn routes(config: &Config, pools: &BTreeMap<String, Pool>, members: &[Member]) -> RouteConfiguration {
+/// What routes depend on of the agents.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Needs {
+    longest: Longest,
+    /// Which projects are placed where.
+    table: Option<(String, Any)>,
+}
+
+impl Needs {
+    /// What these need.
+    pub fn of(members: &[Member]) -> Self {
+        Self {
+            longest: longest(members),
+            table: placement::table(members),
+        }
+    }
+}
+
+/// The routes of every pool, host by host.
+pub fn routes(config: &Config, pools: &BTreeMap<String, Pool>, needs: &Needs) -> RouteConfiguration {
     let front = &config.front;
     let untrusted = if front.trusted_hops == 0 {
         FORWARDED.as_slice()
@@ -64,7 +82,7 @@ pub fn routes(config: &Config, pools: &BTreeMap<String, Pool>, members: &[Member
     };
     let own = [KIND_HEADER];
     let virtual_host = |(hosts, list): (Vec<String>, Vec<Routed<'_>>)| {
-        let claims = list.iter().flat_map(|routed| of_claim(config, routed, members));
+        let claims = list.iter().flat_map(|routed| of_claim(config, routed, &needs.longest));
         VirtualHost {
             name: hosts.first().cloned().unwrap_or_default(),
             domains: hosts,
@@ -82,7 +100,7 @@ pub fn routes(config: &Config, pools: &BTreeMap<String, Pool>, members: &[Member
         // Hosts are compared as clients know them; the port is the one they reached us by.
         ignore_port_in_host_matching: true,
         // One entry at most.
-        typed_per_filter_config: placement::table(members).into_iter().collect(),
+        typed_per_filter_config: needs.table.iter().cloned().collect(),
         ..Default::default()
     }
 }
@@ -105,8 +123,8 @@ fn too_long() -> Route {
 }
 
 /// The routes for what one pool claims.
-fn of_claim(config: &Config, routed: &Routed<'_>, members: &[Member]) -> Vec<Route> {
-    let timeouts = timeouts(config, routed.name, routed.pool, members);
+fn of_claim(config: &Config, routed: &Routed<'_>, longest: &Longest) -> Vec<Route> {
+    let timeouts = timeouts(config, routed.name, routed.pool, longest);
     leaves(config, routed, &timeouts, "", &[])
 }
 

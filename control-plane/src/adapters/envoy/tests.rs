@@ -6,7 +6,9 @@ use envoy_types::pb::envoy::config::{cluster, endpoint, listener as listener_pb,
 use prost::Message;
 
 use super::*;
-use crate::config::{Pool, PoolRoute, Rate};
+use crate::config::{PoolRoute, Rate};
+use crate::core::resources::Snapshot;
+use crate::core::views::DEFAULT;
 
 fn member(id: &str, pool: &str, port: u16, told: Told) -> Member {
     let address = SocketAddr::from(([10, 0, 0, 7], port));
@@ -44,6 +46,13 @@ fn rendered<M: Message + Default + std::fmt::Debug>(body: &[u8]) -> String {
         }
     }
     lines.join("\n")
+}
+
+/// What Envoys are told that no view is for.
+pub fn snapshot(config: &Config, members: &[Member], secrets: &Secrets) -> Result<Snapshot, Vec<Inconsistency>> {
+    let problem = |unfit: Vec<Unfit>| unfit.into_iter().map(|unfit| unfit.problem).collect::<Vec<_>>();
+    let views = views(config, members, secrets).map_err(problem)?;
+    Ok((**views.get(DEFAULT).unwrap()).clone())
 }
 
 fn published(config: &Config, members: &[Member]) -> String {

@@ -32,9 +32,25 @@ pub struct Raised {
     pub needed: Duration,
 }
 
-/// The times of a pool whose agents are these.
-pub fn timeouts(config: &Config, name: &str, pool: &Pool, members: &[Member]) -> Timeouts {
-    let least = least(name, members);
+/// The longest that any agent of a pool may take, by its own word; of pools none of whose agents has said so, nothing.
+pub type Longest = BTreeMap<String, Duration>;
+
+/// What these agents say.
+#[must_use]
+pub fn longest(members: &[Member]) -> Longest {
+    let mut longest = Longest::new();
+    for member in members.iter().filter(|member| !member.longest_timeout.is_zero()) {
+        match longest.get_mut(&member.pool) {
+            Some(known) => *known = member.longest_timeout.max(*known),
+            None => drop(longest.insert(member.pool.clone(), member.longest_timeout)),
+        }
+    }
+    longest
+}
+
+/// The times of a pool whose agents may take so long.
+pub fn timeouts(config: &Config, name: &str, pool: &Pool, longest: &Longest) -> Timeouts {
+    let least = least(name, longest);
     let (kinds, others) = configured(config, pool);
     let others = others.max(least);
     let mut kinds: Vec<(String, Duration)> = kinds.into_iter().map(|(kind, time)| (kind, time.max(least))).collect();
@@ -51,14 +67,14 @@ pub fn timeouts(config: &Config, name: &str, pool: &Pool, members: &[Member]) ->
 /// The pools for which the agents' word goes before the configuration, in the order of their names.
 #[must_use]
 pub fn raised(config: &Config, members: &[Member]) -> Vec<Raised> {
-    let pools = config.effective_pools();
+    let (pools, longest) = (config.effective_pools(), self::longest(members));
     let raised = pools.iter().filter_map(|(name, pool)| {
         let (kinds, others) = self::configured(config, pool);
-        let longest = kinds.into_values().fold(others, Duration::max);
-        let needed = least(name, members);
-        (needed > longest).then(|| Raised {
+        let configured = kinds.into_values().fold(others, Duration::max);
+        let needed = least(name, &longest);
+        (needed > configured).then(|| Raised {
             pool: name.clone(),
-            configured: longest,
+            configured,
             needed,
         })
     });
@@ -66,10 +82,8 @@ pub fn raised(config: &Config, members: &[Member]) -> Vec<Raised> {
 }
 
 /// What must not be undercut; nothing when no agent has said how long it may take.
-fn least(pool: &str, members: &[Member]) -> Duration {
-    let of_pool = members.iter().filter(|member| member.pool == pool);
-    let longest = of_pool.map(|member| member.longest_timeout).max().unwrap_or_default();
-    if longest.is_zero() { longest } else { longest + MARGIN }
+fn least(pool: &str, longest: &Longest) -> Duration {
+    longest.get(pool).map_or(Duration::ZERO, |longest| *longest + MARGIN)
 }
 
 fn configured(config: &Config, pool: &Pool) -> (BTreeMap<String, Duration>, Duration) {
@@ -119,7 +133,7 @@ mod tests {
             timeouts: [("wms".to_owned(), 20.0)].into(),
             ..Pool::default()
         };
-        let times = timeouts(&config(), "a", &pool, &[]);
+        let times = timeouts(&config(), "a", &pool, &Longest::new());
         assert_eq!(
             times.kinds,
             [("wms/getprint".to_owned(), secs(120)), ("wms".to_owned(), secs(20))]
@@ -130,7 +144,7 @@ mod tests {
     #[test]
     fn what_an_agent_may_take_is_never_cut_short() {
         let members = [member("a", 50), member("a", 70), member("b", 500)];
-        let times = timeouts(&config(), "a", &Pool::default(), &members);
+        let times = timeouts(&config(), "a", &Pool::default(), &longest(&members));
         assert_eq!(
             times.kinds,
             [("wms/getprint".to_owned(), secs(120)), ("wms".to_owned(), secs(72))]
@@ -151,6 +165,6 @@ mod tests {
     #[test]
     fn kinds_that_differ_in_nothing_need_no_routes() {
         let members = [member("a", 500)];
-        assert_eq!(timeouts(&config(), "a", &Pool::default(), &members).kinds, []);
+        assert_eq!(timeouts(&config(), "a", &Pool::default(), &longest(&members)).kinds, []);
     }
 }

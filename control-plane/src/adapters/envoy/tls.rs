@@ -239,10 +239,12 @@ fn socket<M: Message + Name>(name: &str, config: &M) -> TransportSocket {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::{Snapshot, snapshot, views};
+    use super::super::tests::snapshot;
+    use super::super::views;
     use super::*;
     use crate::adapters::secrets::Secrets;
     use crate::config::{Pool, View};
+    use crate::core::resources::Snapshot;
 
     fn told(change: impl FnOnce(&mut Config)) -> Snapshot {
         let mut config = Config::default();

@@ -1,6 +1,8 @@
-//! A snapshot for each view: what [`super::snapshot`] makes of the configuration as the view has it.
+//! A snapshot for each view: what the configuration as the view has it makes of the fleet.
 
-use super::{Member, snapshot};
+use std::sync::Arc;
+
+use super::{Made, Member};
 use crate::adapters::secrets::Secrets;
 use crate::config::Config;
 use crate::core::resources::Inconsistency;
@@ -21,24 +23,7 @@ pub struct Unfit {
 /// # Errors
 /// What would make any view inconsistent; then nothing may be published, for views are changed together.
 pub fn views(config: &Config, members: &[Member], secrets: &Secrets) -> Result<Views, Vec<Unfit>> {
-    let (mut snapshots, mut problems) = (Vec::new(), Vec::new());
-    for (view, config) in config.by_view() {
-        match snapshot(&config, members, secrets) {
-            Ok(snapshot) => snapshots.push((view, snapshot)),
-            Err(found) => problems.extend(found.into_iter().map(|problem| Unfit {
-                view: view.clone(),
-                problem,
-            })),
-        }
-    }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    let nodes = config
-        .views
-        .iter()
-        .flat_map(|(name, view)| view.nodes.iter().map(|pattern| (pattern.clone(), name.clone())));
-    Ok(Views::new(snapshots, nodes))
+    Made::default().views(&Arc::new(config.clone()), members, secrets)
 }
 
 #[cfg(test)]
@@ -46,6 +31,7 @@ mod tests {
     use super::*;
     use crate::config::{Pool, View};
     use crate::core::resources::Kind;
+    use crate::core::views::DEFAULT;
 
     #[test]
     fn each_view_has_its_pools_and_its_port_and_is_told_of_no_other() {
@@ -75,9 +61,11 @@ mod tests {
         );
         let listener = |node| snapshot_of(node).get(Kind::Listener, super::super::FRONT).unwrap();
         assert_ne!(listener("edge-1").version, listener("else").version);
-        assert_eq!(
-            **snapshot_of("else"),
-            snapshot(&config, &[], &Secrets::default()).unwrap()
-        );
+        let alone = Config {
+            views: [].into(),
+            ..config.clone()
+        };
+        let alone = super::views(&alone, &[], &Secrets::default()).unwrap();
+        assert_eq!(snapshot_of("else"), alone.get(DEFAULT).unwrap());
     }
 }

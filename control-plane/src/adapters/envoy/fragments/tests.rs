@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::extensions::filters::http::lua::v3::Lua;
 use serde_json::json;
 
 use super::*;
-use crate::adapters::envoy::snapshot;
+use crate::adapters::envoy::tests::snapshot;
 use crate::adapters::secrets::Secrets;
 use crate::core::resources::Reference;
 
