@@ -122,7 +122,7 @@ mod tests {
         for (file, expected) in [
             (
                 "[xds]\nlisten = 18000",
-                "FILE, line 2: `xds.listen`: expected a text, found 18000",
+                "FILE, line 2: `xds.listen`: expected an IP address and a port, such as 127.0.0.1:9080, found 18000",
             ),
             ("[xds]\nlisten = 'here'", "FILE, line 2: `xds.listen`: "),
             (

@@ -51,7 +51,7 @@ fn mistakes_in_a_file_are_named_where_they_stand() {
         ("[server]\nhttp_listen = 'here'", "FILE, line 5: `server.http_listen`: "),
         (
             "[server]\nhttp_listen = 23457",
-            "`server.http_listen`: expected a text, found 23457",
+            "`server.http_listen`: expected an IP address and a port, such as 127.0.0.1:9080, found 23457",
         ),
         (
             "[server]\ntimeout = '20s'",

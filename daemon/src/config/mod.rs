@@ -9,6 +9,7 @@ mod document;
 mod error;
 mod layer;
 mod listing;
+mod reference;
 mod remote;
 mod secret;
 mod shape;
@@ -29,6 +30,7 @@ pub use document::{Format, document};
 pub use error::{ConfigError, WHOLE, nearest};
 pub use layer::{Alias, ENV_PREFIX};
 pub use listing::listing;
+pub use reference::reference;
 pub use remote::{MAX_DOCUMENT, kept_in};
 pub use secret::Secret;
 pub use shape::keys;
@@ -227,6 +229,9 @@ impl<T> Loaded<T> {
         self.fetched.as_ref().map_or(Ok(()), Fetched::keep)
     }
 }
+
+/// What a key takes that says where a port is: its schema's `x-expected`.
+pub const ADDRESS: &str = "an IP address and a port, such as 127.0.0.1:9080";
 
 /// What stands as the origin of what nobody set.
 pub const DEFAULT: &str = "default";
