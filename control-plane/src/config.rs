@@ -218,7 +218,7 @@ pub enum Unusable {
         most: f64,
     },
     /// A pool's name that cannot be part of a resource's name.
-    #[error("the pool name `{0}` cannot be used, take letters, digits, `-`, `_` and `.`")]
+    #[error("`pools.{0}`: the pool's name cannot be used, take letters, digits, `-`, `_` and `.`")]
     PoolName(String),
     /// A pool that no request can reach.
     #[error("`pools.{0}.hosts` is empty or has an empty name, give the pool at least one host, or remove it")]

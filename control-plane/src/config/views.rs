@@ -32,7 +32,7 @@ pub struct View {
 pub enum UnusableView {
     /// A name that cannot be printed as it is, or that is taken.
     #[error(
-        "the view name `{0}` cannot be used, take letters, digits, `-`, `_` and `.`; `{DEFAULT}` is what Envoys of no view get"
+        "`views.{0}`: the view's name cannot be used, take letters, digits, `-`, `_` and `.`; `{DEFAULT}` is what Envoys of no view get"
     )]
     Name(String),
     /// A view that no Envoy has.
@@ -171,9 +171,9 @@ mod tests {
         for (views, says) in [
             (
                 [("default", &["e"][..], &[][..])],
-                "the view name `default` cannot be used",
+                "`views.default`: the view's name cannot be used",
             ),
-            ([("a/b", &["e"], &[])], "the view name `a/b` cannot be used"),
+            ([("a/b", &["e"], &[])], "`views.a/b`: the view's name cannot be used"),
             ([("edge", &[], &[])], "`views.edge.nodes` is empty"),
             ([("edge", &[""], &[])], "`views.edge.nodes` is empty"),
             ([("edge", &["e*x"], &[])], "`e*x` has a `*` that is not its last"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use graticule_daemon::access::Access;
 pub use graticule_daemon::config::ConfigError;
-use graticule_daemon::config::ADDRESS;
+use graticule_daemon::config::{ADDRESS, join};
 use graticule_daemon::telemetry::Logging;
 use graticule_daemon::tls::{TlsClient, TlsServer};
 use schemars::JsonSchema;
@@ -330,6 +330,11 @@ fn wrong(key: &str, problem: impl Into<String>) -> ConfigError {
     }
 }
 
+/// The key of one search path.
+pub(crate) fn search_path_key(location: &str) -> String {
+    join(&["worker", "qgis", "projects", "search_paths", location].map(str::to_owned))
+}
+
 fn share(share: Share) -> pool::Share {
     pool::Share {
         guaranteed: share.guaranteed,
@@ -471,7 +476,7 @@ impl Config {
                 "none is set, so no project can be found; set one, such as {\"/\": \"/srv/projects\"}",
             ));
         }
-        SearchPaths::new(paths.iter()).map_err(|error| wrong(KEY, error.to_string()))
+        SearchPaths::new(paths.iter()).map_err(|error| wrong(&search_path_key(error.location()), error.to_string()))
     }
 }
 
