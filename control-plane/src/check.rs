@@ -51,7 +51,8 @@ impl ConfigArgs {
 
 fn read(sources: &Sources) -> anyhow::Result<Loaded<Config>> {
     let mut loaded: Loaded<Config> = config::load_layers(sources)?;
-    telemetry::filter(&loaded.config.logging.level).map_err(|problem| anyhow::anyhow!("`logging.level`: {problem}"))?;
+    telemetry::filter(&loaded.config.logging.level)
+        .map_err(|problem| located(&loaded, &format!("`logging.level`: {problem}")))?;
     loaded.tree = fragment_files::filled(&loaded.tree).map_err(|problem| located(&loaded, &problem))?;
     loaded.config = config::from_tree(&loaded.tree, "the files of fragments")?;
     let checked = loaded.config.check().map_err(|error| error.to_string());
@@ -61,7 +62,7 @@ fn read(sources: &Sources) -> anyhow::Result<Loaded<Config>> {
 }
 
 /// The error with the file or variable of the key that it names, when somebody has set that.
-fn located(loaded: &Loaded<Config>, problem: &str) -> anyhow::Error {
+pub fn located(loaded: &Loaded<Config>, problem: &str) -> anyhow::Error {
     let key = problem.split('`').nth(1).unwrap_or_default();
     let error = anyhow::anyhow!("{problem}");
     match loaded.origin_of(key) {
@@ -115,110 +116,6 @@ mod tests {
             Ok(_) => "sound".into(),
             Err(error) => format!("{error:#}").replace(&conf.path().display().to_string(), "FILE"),
         }
-    }
-
-    #[test]
-    fn mistakes_are_named_where_they_stand() {
-        for (file, expected) in [
-            (
-                "[xds]\nlisten = 18000",
-                "FILE, line 2: `xds.listen`: expected a text, found 18000",
-            ),
-            ("[xds]\nlisten = 'here'", "FILE, line 2: `xds.listen`: "),
-            (
-                "[xds]\nlisen = ''",
-                "FILE, line 2: unknown key `xds.lisen`, did you mean `xds.listen`?",
-            ),
-            ("[xsd]", "FILE, line 1: unknown key `xsd`, did you mean `xds`?"),
-            ("[xds\n", "line 1"),
-            (
-                "[fleet]\ndisconnect_grace = 61",
-                "FILE, line 2: `fleet.disconnect_grace`: expected at least 0 and at most 60, found 61",
-            ),
-            (
-                "[fleet]\nsilence_limit = 5.9",
-                "`fleet.silence_limit`: expected at least 6 and at most 600, found 5.9",
-            ),
-            (
-                "[fleet]\nsync_window = nan",
-                "line 2: `fleet.sync_window`: expected a number, found NaN",
-            ),
-            (
-                "[front]\nrequest_timeout = 0",
-                "`front.request_timeout`: expected at least 0.1",
-            ),
-            (
-                "[front]\nconnect_timeout = '1s'",
-                "expected a number of at least 0.01 and at most 60, found a text",
-            ),
-            (
-                "[front]\ntrusted_hops = -1",
-                "`front.trusted_hops`: expected at least 0",
-            ),
-            ("[front]\ntrusted_hops = 1.5", "expected a whole number"),
-            (
-                "[front]\naffinity = 'yes'",
-                "`front.affinity`: expected true or false, found a text",
-            ),
-            (
-                "[front]\naccess_log = true",
-                "`front.access_log`: expected a text, found true",
-            ),
-            ("[pools]\na = []", "`pools.a`: expected a table, found a list"),
-            (
-                "[pools.a]\nhosts = 'x'",
-                "FILE, line 2: `pools.a.hosts`: expected a list, found a text",
-            ),
-            (
-                "[pools.a]\nhost = ['x']",
-                "unknown key `pools.a.host`, did you mean `pools.a.hosts`?",
-            ),
-            (
-                "[pools.a]\nhosts = ['x', 1]",
-                "`pools.a.hosts[1]`: expected a text, found 1",
-            ),
-            ("[pools.a]\nhosts = []", "FILE, line 2: `pools.a.hosts` is empty"),
-            (
-                "[pools.a]\nhosts = ['x']\n[pools.b]\nhosts = ['X']",
-                "pools `a` and `b` both claim",
-            ),
-            ("[pools.'a/b']", "the pool name `a/b` cannot be used"),
-            (
-                "[logging]\nformat = 'jsn'",
-                "`logging.format`: expected one of text, json, journald, found `jsn`, did you mean `json`?",
-            ),
-            (
-                "[front]\nlisten = '127.0.0.1:1'\n[server]\naddress = '127.0.0.1:2'",
-                "`server.address` means the same as `front.listen`",
-            ),
-        ] {
-            let said = said(file, &[], &[]);
-            assert!(said.contains(expected), "{file}: {said}");
-        }
-        let variables = [
-            (
-                "CONF_XDS__LISEN",
-                "x",
-                "environment variable CONF_XDS__LISEN: unknown key",
-            ),
-            (
-                "CONF_FRONT__AFFINITY",
-                "perhaps",
-                "CONF_FRONT__AFFINITY: `front.affinity`: expected yes or no",
-            ),
-            (
-                "CONF_POOLS",
-                "{",
-                "CONF_POOLS: `pools`: expected a table written as JSON",
-            ),
-            ("CONF_URL", "ftp://x", "CONF_URL: expected a URL"),
-        ];
-        for (name, text, expected) in variables {
-            let said = said("", &[(name, text)], &[]);
-            assert!(said.contains(expected), "{name}: {said}");
-        }
-        assert!(said("", &[], &["front.affinty=no"]).contains("--set front.affinty: unknown key"));
-        assert!(said("", &[], &["front.affinity"]).contains("expected key=value"));
     }
 
     #[test]

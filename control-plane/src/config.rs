@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use graticule_daemon::access::Access;
-use graticule_daemon::config::Alias;
+use graticule_daemon::config::{ADDRESS, Alias};
 use graticule_daemon::telemetry::Logging;
 use graticule_daemon::tls::{TlsError, TlsServer};
 use schemars::JsonSchema;
@@ -63,21 +63,24 @@ pub const DEFAULT_POOL: &str = "default";
 pub struct Config {
     /// What is logged, and how.
     pub logging: Logging,
-    /// The port for Envoy.
+    /// The port for Envoy: docs/xds.md.
     pub xds: Xds,
     /// The port for agents and tools, and the patience with agents.
     pub fleet: FleetConfig,
     /// The port for Prometheus and people.
     pub status: Status,
-    /// Where pins, settings and the quarantine are kept.
+    /// Where pins, settings and the quarantine are kept: docs/control-plane.md.
     pub store: StoreConfig,
-    /// What Envoy does for clients.
+    /// What Envoy does for clients of every pool: docs/front.md.
     pub front: Front,
     /// Pools of agents and what requests they serve, by pool name. None at all means one pool, `default`, for every host.
+    #[schemars(extend("examples" = [{"maps": {"hosts": ["maps.example.org"]}}]))]
     pub pools: BTreeMap<String, Pool>,
-    /// Envoys that are told something else than the rest, by the name of the view.
+    /// Envoys that are told something else than the rest, by the name of the view: docs/xds.md. None: all are told the same.
+    #[schemars(extend("examples" = [{"edge": {"nodes": ["edge-*"], "pools": ["maps"]}}]))]
     pub views: BTreeMap<String, View>,
-    /// Envoy's configuration in its own words, for what has no key here, by names of your own.
+    /// Envoy's configuration in its own words, for what has no key here, by names of your own: docs/front.md.
+    #[schemars(extend("examples" = [{"own": {"views": ["default"]}}]))]
     pub fragments: BTreeMap<String, Fragment>,
 }
 
@@ -86,12 +89,14 @@ pub struct Config {
 #[serde(default, deny_unknown_fields)]
 pub struct Xds {
     /// Where Envoy finds its configuration (gRPC).
+    #[schemars(extend("x-expected" = ADDRESS))]
     pub listen: SocketAddr,
     /// Envoys whose `node.cluster` is this are served, others wait; empty serves all.
     pub node_cluster: String,
-    /// TLS of the port.
+    /// TLS of the port: docs/tls.md.
     pub tls: TlsServer,
-    /// Who may do what on it. Envoys have the role `peer`.
+    /// Who may do what on the port: docs/tls.md. Envoys have the role `peer`. While no token and no certificate is named,
+    /// whoever reaches the port may do everything.
     pub access: Access,
 }
 
@@ -111,19 +116,22 @@ impl Default for Xds {
 #[serde(default, deny_unknown_fields)]
 pub struct FleetConfig {
     /// Where agents attach and tools ask (gRPC).
+    #[schemars(extend("x-expected" = ADDRESS))]
     pub listen: SocketAddr,
-    /// How long an agent whose stream broke is still told to Envoy; 0 to 60.
+    /// How long an agent whose stream broke is still told to Envoy, in seconds.
     #[schemars(range(min = 0, max = 60))]
     pub disconnect_grace: f64,
-    /// How long after its start the control plane listens to agents before it tells Envoy anything; 0 to 60.
+    /// How long after its start the control plane listens to agents before it tells Envoy anything, in seconds, so that agents
+    /// can come back first.
     #[schemars(range(min = 0, max = 60))]
     pub sync_window: f64,
-    /// How long an agent may say nothing until its stream counts as broken; 6 to 600, for agents speak every 5.
+    /// How long an agent may say nothing until its stream counts as broken, in seconds; agents speak every 5.
     #[schemars(range(min = 6, max = 600))]
     pub silence_limit: f64,
-    /// TLS of the port.
+    /// TLS of the port: docs/tls.md.
     pub tls: TlsServer,
-    /// Who may do what on it. Agents have the role `peer`.
+    /// Who may do what on the port: docs/tls.md. Agents have the role `peer`. While no token and no certificate is named,
+    /// whoever reaches the port may do everything.
     pub access: Access,
 }
 
@@ -145,6 +153,7 @@ impl Default for FleetConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct Status {
     /// Where `/metrics`, `/healthz`, `/readyz` and the status page are (HTTP).
+    #[schemars(extend("x-expected" = ADDRESS))]
     pub listen: SocketAddr,
 }
 
@@ -160,10 +169,11 @@ impl Default for Status {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
-    /// The directory for pins, settings and the quarantine; empty for one of the user's own.
+    /// The directory for pins, settings and the quarantine; empty: `graticule-control-plane-<fleet port>` in `$XDG_STATE_HOME`
+    /// or `~/.local/state`.
     pub dir: PathBuf,
     /// A PostgreSQL database in the directory's place, which several control planes share, such as
-    /// `postgresql://graticule:secret@db/fleet`; empty: the directory.
+    /// `postgresql://USER:PASSWORD@HOST/DATABASE`; empty: the directory.
     pub url: String,
     /// The PEM file of the authorities that may have signed the database's certificate; empty: the system's.
     pub ca_file: PathBuf,
@@ -208,7 +218,7 @@ pub enum Unusable {
         most: f64,
     },
     /// A pool's name that cannot be part of a resource's name.
-    #[error("the pool name `{0}` cannot be used, take letters, digits, `-`, `_` and `.`")]
+    #[error("`pools.{0}`: the pool's name cannot be used, take letters, digits, `-`, `_` and `.`")]
     PoolName(String),
     /// A pool that no request can reach.
     #[error("`pools.{0}.hosts` is empty or has an empty name, give the pool at least one host, or remove it")]
@@ -329,43 +339,33 @@ mod tests {
         assert_eq!(config.effective_pools().keys().collect::<Vec<_>>(), [DEFAULT_POOL]);
     }
 
+    fn reference() -> String {
+        graticule_daemon::config::reference::<Config>("control-plane").unwrap()
+    }
+
     #[test]
-    fn the_documented_tree_holds_the_defaults() {
-        let page = include_str!("../../docs/configuration.md");
-        let tree = page
-            .split("```toml\n")
-            .nth(2)
-            .and_then(|rest| rest.split("```").next())
-            .unwrap();
+    fn the_reference_is_in_the_docs() {
+        assert_eq!(
+            include_str!("../../docs/reference/control-plane.toml"),
+            reference(),
+            "renew it: cargo run --bin control-plane -- config reference > docs/reference/control-plane.toml"
+        );
+    }
+
+    #[test]
+    fn the_reference_changes_nothing_and_its_examples_are_sound() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("control-plane.toml");
-        std::fs::write(&file, tree).unwrap();
-        let documented: Config = graticule_daemon::config::load(Some(&file), []).unwrap();
-        assert_eq!(documented, Config::default());
-        for key in [
-            "node_cluster",
-            "disconnect_grace",
-            "sync_window",
-            "silence_limit",
-            "dir",
-            "trusted_hops",
-            "request_timeout",
-            "connect_timeout",
-            "affinity",
-            "access_log",
-            "timeouts",
-            "response_headers",
-            "algorithms",
-            "min_size",
-            "content_types",
-            "max_body_size",
-            "max_url_length",
-            "max_header_size",
-            "max_headers",
-            "max_connections",
-        ] {
-            assert!(tree.contains(&format!("\n{key} = ")), "`{key}` is not documented");
-        }
+        let load = |text: String| -> Config {
+            std::fs::write(&file, text).unwrap();
+            graticule_daemon::config::load(Some(&file), []).unwrap()
+        };
+        assert_eq!(load(reference()), Config::default());
+        let config = load(stack::reference::with_examples(&reference()));
+        assert_eq!(config.check(), Ok(()));
+        assert_eq!(config.pools["maps"].hosts, ["maps.example.org"]);
+        assert_eq!(config.views["edge"].listen, Some("127.0.0.1:9081".parse().unwrap()));
+        assert_eq!(config.fragments["own"].views, ["default"]);
     }
 
     #[test]

@@ -148,7 +148,7 @@ async fn serve(loaded: &Loaded<Config>, layers: Layers) -> anyhow::Result<ExitCo
         Ok(bound) => bound,
         // As for the configuration: it has to be repaired, and trying again is of no use.
         Err(error @ (BuildError::Store(_) | BuildError::Config(_) | BuildError::Unusable(_))) => {
-            return Ok(fail(&error.into(), USAGE));
+            return Ok(fail(&check::located(loaded, &error.to_string()), USAGE));
         }
         Err(error) => return Err(error.into()),
     };

@@ -1,4 +1,4 @@
-//! `config get|set|log|reload|schema`: the configuration of a running control plane. Answers go to standard output, everything else to
+//! `config get|set|log|reload|schema|reference`: the configuration of a running control plane. Answers go to standard output, everything else to
 //! standard error.
 
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use control_plane::Config;
 use graticule_cli::{Failure, exit, say};
-use graticule_daemon::config::{join, leaves, split};
+use graticule_daemon::config::{join, leaves, reference, split};
 use graticule_proto::v1::{
     FleetConfigChange, FleetConfigChangesRequest, FleetConfigRequest, FleetReloadConfigRequest, FleetSetConfigRequest,
 };
@@ -49,6 +49,9 @@ Examples:
     /// Print the JSON Schema of the configuration
     #[command(after_help = "Example: control-plane config schema")]
     Schema,
+    /// Print a configuration file with every key, its default and what it is for
+    #[command(after_help = "Example: control-plane config reference")]
+    Reference,
     /// Have it read its configuration file again, as SIGHUP does
     #[command(after_help = "Exits 1 when that is refused.\n\nExample: control-plane config reload")]
     Reload {
@@ -69,6 +72,10 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Log { target } => log(&target).await,
         Command::Schema => {
             say(&format!("{:#}\n", graticule_daemon::config::schema::<Config>()));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Reference => {
+            say(&reference::<Config>("control-plane")?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Reload { target } => {

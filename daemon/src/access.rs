@@ -104,21 +104,22 @@ impl Table {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Access {
-    /// A token whose holder may do everything.
+    /// A token whose holder may do everything, of at least 16 characters. Like every secret it is shown nowhere.
     pub full_token: Secret,
-    /// A file of such tokens, one a line; it is read again when it changes.
+    /// A file of tokens whose holders may do everything, one a line; it is read again when it changes.
     pub full_token_file: PathBuf,
     /// A token whose holder may look at everything.
     pub read_token: Secret,
-    /// A file of such tokens.
+    /// A file of tokens whose holders may look at everything, one a line.
     pub read_token_file: PathBuf,
     /// A token for what the port is for besides administration: agents, Envoys, clients of maps.
     pub peer_token: Secret,
-    /// A file of such tokens.
+    /// A file of tokens for what the port is for besides administration, one a line.
     pub peer_token_file: PathBuf,
-    /// Roles of client certificates, by a name in them: `{ "ops.example.org" = "full" }`; `"*"` for any certificate.
+    /// Roles of client certificates, by a name in them, such as `"ops.example.org" = "full"`; `"*"` for any certificate. Only
+    /// where the port's TLS has a `client_ca_file`.
     pub certificates: BTreeMap<String, Role>,
-    /// The port may be reached from other machines without TLS and without tokens or certificates.
+    /// Whether the port may be open to other machines without TLS and without tokens or certificates.
     pub insecure: bool,
 }
 

@@ -22,7 +22,7 @@ pub mod ports;
 pub mod postgres;
 mod process;
 pub mod proxy;
-
+pub mod reference;
 pub mod shots;
 mod side;
 mod stack;

@@ -127,6 +127,9 @@ fn the_units_are_sound_and_hardened() {
         let binary = parts::binary(name).display().to_string();
         let there = text.replace(&format!("/usr/local/bin/{name}"), &binary);
         assert!(there != text, "{name}: the unit starts another binary");
+        // SIGHUP has either of them read its configuration again.
+        let reload = "\nExecReload=/bin/kill -HUP $MAINPID\n";
+        assert!(text.contains(reload), "{name}: `systemctl reload` does nothing");
         let unit = folder.path().join(format!("{name}.service"));
         std::fs::write(&unit, there).unwrap();
         unit

@@ -15,16 +15,18 @@ pub const MOST_REPLICAS: u32 = 1000;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthCheck {
-    /// How often, in seconds; 0.1 to 3600, or 0 for never.
+    /// How often, in seconds; 0: never.
+    #[schemars(extend("x-expected" = "a number from 0.1 to 3600, or 0"))]
     pub interval: f64,
-    /// How long an answer may take, in seconds; 0.05 to 60.
+    /// How long an answer may take, in seconds.
+    #[schemars(extend("x-expected" = "a number from 0.05 to 60"))]
     pub timeout: f64,
-    /// An agent that has failed so many checks in a row gets no requests until one succeeds; 1 to 100. An agent that says
-    /// itself that it goes is taken out at once.
+    /// An agent that has failed so many checks in a row gets no requests until one succeeds. An agent that says itself that it
+    /// goes is taken out at once.
     #[schemars(range(min = 1, max = 100))]
     pub failures: u32,
     /// When less than this part of a pool is healthy, in percent, Envoy takes it that the checks are wrong and sends to all
-    /// agents; 0 to 100. The default means: when no agent is. 0: it never does.
+    /// agents. The default means: when no agent is. 0: it never does.
     #[schemars(range(min = 0, max = 100))]
     pub panic_threshold: f64,
 }
@@ -45,12 +47,13 @@ impl Default for HealthCheck {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ejection {
-    /// So many connections in a row that could not be made; 1 to 1000, or 0 for never.
+    /// After so many connections in a row that could not be made; 0: never.
     #[schemars(range(min = 0, max = 1000))]
     pub failures: u32,
-    /// For how long the first time, in seconds; the second time for twice as long, and so on up to ten times. 0.1 to 3600.
+    /// For how long the first time, in seconds. The second time for twice as long, and so on up to ten times.
+    #[schemars(extend("x-expected" = "a number from 0.1 to 3600"))]
     pub duration: f64,
-    /// At most this part of the pool at once, in percent; 0 to 100.
+    /// At most this part of the pool at once, in percent.
     #[schemars(range(min = 0, max = 100))]
     pub max_percent: u32,
 }

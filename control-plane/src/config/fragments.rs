@@ -11,13 +11,14 @@ use serde_json::Value;
 use super::{Config, Unusable, is_plain_name};
 use crate::core::views::DEFAULT;
 
-/// `[fragments.NAME]`: listeners, clusters and HTTP filters of your own, as Envoy's documentation writes them.
+/// A fragment: listeners, clusters and HTTP filters of your own, as Envoy's documentation writes them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fragment {
-    /// A JSON or YAML file with `listeners`, `clusters` and `http_filters`, in place of these keys here.
+    /// A JSON or YAML file with `listeners`, `clusters` and `http_filters`, in place of these keys here; it is read again when
+    /// it changes.
     pub file: PathBuf,
-    /// The views that get it; none means every view.
+    /// The views that get it; []: every view.
     pub views: Vec<String>,
     /// Listeners beside the front (`envoy.config.listener.v3.Listener`).
     pub listeners: Vec<Value>,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use graticule_daemon::config::ADDRESS;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -14,18 +15,20 @@ use super::{Unusable, loopback};
 #[serde(default, deny_unknown_fields)]
 pub struct Front {
     /// Where Envoy takes clients' requests (HTTP).
+    #[schemars(extend("x-expected" = ADDRESS))]
     pub listen: SocketAddr,
-    /// Proxies in front of Envoy whose `X-Forwarded-*` headers are believed. With 0, what clients send of them is
-    /// dropped.
+    /// How many proxies in front of Envoy are believed in what they say in `X-Forwarded-*` headers. With 0, what clients send
+    /// of them is dropped.
     pub trusted_hops: u32,
-    /// How long a request may take until its answer has been delivered, in seconds; above 0. What agents say of their own
+    /// How long a request may take until its answer has been delivered, in seconds. What agents say of their own
     /// longest timeout goes before a shorter one, so that it is the agent that says what was late.
     #[schemars(range(min = 0.1, max = 86_400))]
     pub request_timeout: f64,
-    /// The same for single services and requests, in seconds: `SERVICE/Request`, `SERVICE` or the root of an API, in any
-    /// letter case; of an API the request is its method.
+    /// What goes before `front.request_timeout` for single services and requests, in seconds: `SERVICE/Request`, `SERVICE` or
+    /// the root of an API, in any letter case; of an API the request is its method. 0.1 to 86400.
+    #[schemars(extend("examples" = [{"WMS/GetPrint": 120.0, "WFS": 90.0}]))]
     pub timeouts: BTreeMap<String, f64>,
-    /// How long an agent may take to accept a connection until another one is tried; above 0.
+    /// How long an agent may take to accept a connection until another one is tried, in seconds.
     #[schemars(range(min = 0.01, max = 60))]
     pub connect_timeout: f64,
     /// Whether a project's requests go to one agent as long as that has room for them, so that few agents load it. Without,
@@ -34,12 +37,13 @@ pub struct Front {
     /// Where Envoy writes one line of JSON for each request: a file's path, `stdout`, or empty for nowhere.
     pub access_log: String,
     /// Headers that every answer has unless its agent says something else in them, value by name; an empty value for none.
+    #[schemars(extend("examples" = [{"x-frame-options": "SAMEORIGIN"}]))]
     pub response_headers: BTreeMap<String, String>,
-    /// How large what clients send may be.
+    /// How large what clients send may be. What is larger is answered by Envoy, and no agent sees it.
     pub limits: Limits,
-    /// How answers are compressed.
+    /// How answers are compressed for clients that take them so.
     pub compression: Compression,
-    /// HTTPS.
+    /// HTTPS: docs/tls.md. Envoy is given certificates by the control plane, which reads them again when the files change.
     pub tls: FrontTls,
 }
 
@@ -69,13 +73,17 @@ impl Default for Front {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Bytes of a request's body; not less than agents' `server.max_body_size`, 1 to 1 GiB. Answered with 413.
+    /// Bytes of a request's body; not less than agents' `server.max_body_size`. Answered with 413.
+    #[schemars(extend("x-expected" = "a whole number from 1 to 1073741824"))]
     pub max_body_size: u32,
-    /// Bytes of a request's path and query, 256 to `max_header_size`. Answered with 414.
+    /// Bytes of a request's path and query. Answered with 414.
+    #[schemars(extend("x-expected" = "a whole number from 256 to max_header_size"))]
     pub max_url_length: u32,
-    /// Bytes of a request's head, 1024 to 192 KiB; whole KiB count. Answered with 431.
+    /// Bytes of a request's head; whole KiB count. Answered with 431.
+    #[schemars(extend("x-expected" = "a whole number from 1024 to 196608"))]
     pub max_header_size: u32,
-    /// Headers of a request, 10 to 1000. Answered with 431.
+    /// Headers of a request. Answered with 431.
+    #[schemars(extend("x-expected" = "a whole number from 10 to 1000"))]
     pub max_headers: u32,
     /// Clients' connections at once; what comes over it is closed. 0 for any number.
     pub max_connections: u32,
@@ -100,7 +108,7 @@ pub struct Compression {
     /// The algorithms. Of those that a client takes equally, the first here is chosen, else the first that the client names. None
     /// leaves every answer as it is.
     pub algorithms: Vec<Algorithm>,
-    /// Shorter answers are left as they are, in bytes; 30 or more.
+    /// Shorter answers are left as they are, in bytes.
     #[schemars(range(min = 30))]
     pub min_size: u32,
     /// The types of answers that are compressed, without parameters. Images are compressed already.

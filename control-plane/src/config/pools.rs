@@ -11,30 +11,33 @@ use super::front::check_timeouts;
 use super::{Unusable, is_plain_name};
 use crate::core::routing::{self, Claim};
 
-/// `[pools.NAME]`: the requests that go to a pool, and what Envoy does for them.
+/// A pool: the requests that go to it, and what Envoy does for them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pool {
-    /// Host names as clients write them, without port; `*.example.org`, `www.*` and `*` are allowed.
+    /// Host names as clients write them, without port; `*.example.org`, `www.*` and `*` are allowed. `["*"]` when left out.
     pub hosts: Vec<String>,
-    /// What of these hosts is the pool's.
+    /// What of these hosts is the pool's; everything when left out.
     pub routes: Vec<PoolRoute>,
-    /// Which pages of other origins may read its answers.
+    /// Which pages of other origins may read its answers. Envoy answers every preflight itself.
     pub cors: Cors,
     /// How long its requests may take, in seconds; 0 for `front.request_timeout`.
+    #[schemars(extend("x-expected" = "a number from 0.1 to 86400, or 0"))]
     pub request_timeout: f64,
-    /// The same for single services and requests, besides those of `front.timeouts`.
+    /// What goes before `request_timeout` for single services and requests, besides those of `front.timeouts`, in seconds.
+    #[schemars(extend("examples" = [{"WMS/GetMap": 30.0}]))]
     pub timeouts: BTreeMap<String, f64>,
-    /// How many requests it takes from all clients together.
+    /// How many requests it takes from all clients together: a bucket that holds `burst` requests and gets `requests` more within
+    /// each `per`.
     pub rate_limit: Rate,
     /// How many requests it takes from one client's address; of IPv6, from one /64.
     pub client_rate_limit: Rate,
-    /// How Envoy looks after the pool's agents by itself.
+    /// How Envoy looks after the pool's agents by itself: it asks each agent's data port for `/readyz`. docs/balancing.md.
     pub health_check: HealthCheck,
-    /// When Envoy leaves an agent out for a while.
+    /// When Envoy leaves an agent that takes no connections out for a while. What agents answer never counts.
     pub ejection: Ejection,
-    /// By how many of the pool's agents a pinned project is served, which with one more than a single one keep it loaded, where
-    /// its pin says nothing else; 0 for all of them, up to 1000.
+    /// By how many of the pool's agents a pinned project is served, where its pin says nothing else; 0: by all of them. At
+    /// least two keep it loaded. docs/balancing.md.
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: u32,
     /// Data ports of agents that cannot register by themselves: `10.0.0.7:23457`, or `agents.example.org:23457` for all
@@ -67,14 +70,16 @@ impl Default for Pool {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cors {
-    /// `"all"`, `"same-origin"`, or a list of origins such as `https://example.org`, `https://*.example.org` or
-    /// `http://localhost:*`.
+    /// The origins whose pages may read answers: all, none but the host's own, or some, such as `https://example.org`,
+    /// `https://*.example.org` or `http://localhost:*`.
+    #[schemars(extend("x-expected" = "all, same-origin, or a list of origins"))]
     pub origins: Origins,
     /// Whether pages may send cookies and other credentials along; not with `"all"`.
     pub credentials: bool,
     /// Request headers that pages may set besides those that they always may.
     pub headers: Vec<String>,
-    /// How long a browser may remember the answer to a preflight, in seconds; 0 to 86400.
+    /// How long a browser may remember the answer to a preflight, in seconds.
+    #[schemars(extend("x-expected" = "a whole number from 0 to 86400"))]
     pub max_age: u32,
 }
 
@@ -143,7 +148,8 @@ impl Origins {
 pub struct Rate {
     /// How many requests come free within each `per`; 0 for no limit.
     pub requests: u32,
-    /// The time, in seconds; 0.05 to 86400.
+    /// The time within which `requests` come free, in seconds.
+    #[schemars(extend("x-expected" = "a number from 0.05 to 86400"))]
     pub per: f64,
     /// How many requests may come at once after a pause; 0 for as many as `requests`.
     pub burst: u32,

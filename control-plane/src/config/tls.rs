@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use graticule_daemon::config::ADDRESS;
 use graticule_daemon::tls::{TlsClient, TlsError, TlsServer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,10 @@ use super::{Config, Unusable, loopback};
 #[serde(default, deny_unknown_fields)]
 pub struct FrontTls {
     /// Whether there is HTTPS; left out: when `cert_file` or `auto` is set.
+    #[schemars(extend("examples" = [false]))]
     pub enabled: Option<bool>,
     /// Where Envoy takes HTTPS; the same as `front.listen` for HTTPS alone.
+    #[schemars(extend("x-expected" = ADDRESS))]
     pub listen: SocketAddr,
     /// The port as clients see it, for redirects and HTTP/3; 0: that of `listen`.
     pub public_port: u16,
@@ -26,11 +29,11 @@ pub struct FrontTls {
     pub key_file: PathBuf,
     /// The PEM file of authorities. When it is set, only clients with a certificate that one of them has signed are served.
     pub client_ca_file: PathBuf,
-    /// A certificate that the control plane signs itself at its start, for development.
+    /// Whether the control plane signs a certificate itself at its start, for development.
     pub auto: bool,
     /// The oldest version of TLS that is spoken.
     pub min_version: MinVersion,
-    /// HTTP/3 on the same port (UDP), which answers over HTTPS tell clients of.
+    /// Whether there is HTTP/3 on the same port (UDP), which answers over HTTPS tell clients of.
     pub http3: bool,
     /// Whether requests to `front.listen` are led to HTTPS and not answered.
     pub redirect_http: bool,

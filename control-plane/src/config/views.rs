@@ -4,23 +4,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use graticule_daemon::config::ADDRESS;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Config, fragments, is_plain_name};
 use crate::core::views::DEFAULT;
 
-/// `[views.NAME]`: what some Envoys are told in place of what all are told.
+/// A view: what some Envoys are told in place of what all are told.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct View {
-    /// The Envoys, by `node.id`; `edge-*` is every one whose id begins so. The longest that matches counts.
+    /// The Envoys that it is for, by `node.id`; `edge-*` is every one whose id begins so. The longest that matches counts.
     pub nodes: Vec<String>,
-    /// The pools that they serve; none means every pool.
+    /// The pools that they serve; []: every pool.
     pub pools: Vec<String>,
-    /// Where they take clients' requests, in place of `front.listen`.
+    /// Where they take clients' requests; left out: `front.listen`.
+    #[schemars(extend("x-expected" = ADDRESS, "examples" = ["127.0.0.1:9081"]))]
     pub listen: Option<SocketAddr>,
-    /// Where they take HTTPS, in place of `front.tls.listen`.
+    /// Where they take HTTPS; left out: `front.tls.listen`.
+    #[schemars(extend("x-expected" = ADDRESS, "examples" = ["127.0.0.1:9444"]))]
     pub tls_listen: Option<SocketAddr>,
 }
 
@@ -29,7 +32,7 @@ pub struct View {
 pub enum UnusableView {
     /// A name that cannot be printed as it is, or that is taken.
     #[error(
-        "the view name `{0}` cannot be used, take letters, digits, `-`, `_` and `.`; `{DEFAULT}` is what Envoys of no view get"
+        "`views.{0}`: the view's name cannot be used, take letters, digits, `-`, `_` and `.`; `{DEFAULT}` is what Envoys of no view get"
     )]
     Name(String),
     /// A view that no Envoy has.
@@ -168,9 +171,9 @@ mod tests {
         for (views, says) in [
             (
                 [("default", &["e"][..], &[][..])],
-                "the view name `default` cannot be used",
+                "`views.default`: the view's name cannot be used",
             ),
-            ([("a/b", &["e"], &[])], "the view name `a/b` cannot be used"),
+            ([("a/b", &["e"], &[])], "`views.a/b`: the view's name cannot be used"),
             ([("edge", &[], &[])], "`views.edge.nodes` is empty"),
             ([("edge", &[""], &[])], "`views.edge.nodes` is empty"),
             ([("edge", &["e*x"], &[])], "`e*x` has a `*` that is not its last"),

@@ -126,6 +126,9 @@ pub async fn build_from(layers: Layers) -> Result<Bound, BuildError> {
     // What is needed to find the store cannot be set in the store.
     let config = base.with(&Settings::default()).map_err(BuildError::Unusable)?.config;
     let doors = doors(&config).map_err(|problem| BuildError::Unusable(problem.to_string()))?;
+    // Before any port is opened; what the store sets may need other files.
+    let secrets = Secrets::read(&config, &Secrets::default());
+    let secrets = secrets.map_err(|problem| BuildError::Unusable(problem.to_string()))?;
     let xds = listen(config.xds.listen, "xds.listen").await?;
     let fleet = listen(config.fleet.listen, "fleet.listen").await?;
     let status = listen(config.status.listen, "status.listen").await?;
@@ -147,7 +150,7 @@ pub async fn build_from(layers: Layers) -> Result<Bound, BuildError> {
         ))
     })?;
     let config = Arc::clone(&whole.config);
-    let secrets = Secrets::read(&config, &Secrets::default());
+    let secrets = Secrets::read(&config, &secrets);
     let secrets = secrets.map_err(|problem| BuildError::Unusable(problem.to_string()))?;
     let gauges = Gauges::register(&registry).map_err(|error| BuildError::Internal(error.to_string()))?;
     let readiness = Readiness::new();

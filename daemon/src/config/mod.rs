@@ -9,6 +9,7 @@ mod document;
 mod error;
 mod layer;
 mod listing;
+mod reference;
 mod remote;
 mod secret;
 mod shape;
@@ -29,6 +30,7 @@ pub use document::{Format, document};
 pub use error::{ConfigError, WHOLE, nearest};
 pub use layer::{Alias, ENV_PREFIX};
 pub use listing::listing;
+pub use reference::reference;
 pub use remote::{MAX_DOCUMENT, kept_in};
 pub use secret::Secret;
 pub use shape::keys;
@@ -202,7 +204,8 @@ impl<T> Loaded<T> {
         }
     }
 
-    /// The origin of a key or of what is below it; none when nobody set it.
+    /// The origin of a key or of what is below it; of one that nobody set, as it is lacking, that of another key of its table,
+    /// where it has to be added. None when nobody set any.
     #[must_use]
     pub fn origin_of(&self, key: &str) -> Option<String> {
         let set = |origin: &&String| *origin != DEFAULT;
@@ -212,11 +215,18 @@ impl<T> Loaded<T> {
             below.map(|(_, origin)| origin).find(set)
         };
         let exact = self.origins.get(key).filter(set).or_else(below);
+        // A table of the first level is about too much.
+        let beside = || {
+            let (table, _) = key.rsplit_once('.').filter(|(table, _)| table.contains('.'))?;
+            let table = format!("{table}.");
+            let beside = self.origins.iter().filter(|(other, _)| other.starts_with(&table));
+            beside.map(|(_, origin)| origin).find(set)
+        };
         let list = || {
             let (list, _) = key.split_once('[')?;
             self.origins.get(list).filter(set)
         };
-        exact.or_else(list).cloned()
+        exact.or_else(list).or_else(beside).cloned()
     }
 
     /// Keeps what the URL gave for a start at which it is down. Call it once the configuration has proved sound.
@@ -227,6 +237,9 @@ impl<T> Loaded<T> {
         self.fetched.as_ref().map_or(Ok(()), Fetched::keep)
     }
 }
+
+/// What a key takes that says where a port is: its schema's `x-expected`.
+pub const ADDRESS: &str = "an IP address and a port, such as 127.0.0.1:9080";
 
 /// What stands as the origin of what nobody set.
 pub const DEFAULT: &str = "default";

@@ -244,6 +244,16 @@ fn every_value_knows_where_it_comes_from() {
 }
 
 #[test]
+fn what_is_lacking_has_to_be_added_beside_what_is_there() {
+    let variables = [("CONF_BUCKETS__A__REGION", "x"), ("CONF_WORKER__NAME", "x")];
+    let loaded: Loaded<Tree> = load_layers(&sources(None, &variables, &[])).unwrap();
+    let region = "environment variable CONF_BUCKETS__A__REGION";
+    assert_eq!(loaded.origin_of("buckets.a.password").as_deref(), Some(region));
+    // At the first level that would say nothing.
+    assert_eq!(loaded.origin_of("worker.timeout"), None);
+}
+
+#[test]
 fn other_names_are_ours() {
     let conf = file(
         ".toml",

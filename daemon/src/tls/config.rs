@@ -12,6 +12,7 @@ use super::TlsError;
 #[serde(default, deny_unknown_fields)]
 pub struct TlsServer {
     /// Whether the port speaks TLS; left out: when `cert_file` is set.
+    #[schemars(extend("examples" = [false]))]
     pub enabled: Option<bool>,
     /// The PEM file of the certificate, followed by those of the authorities between it and the root.
     pub cert_file: PathBuf,
@@ -80,7 +81,7 @@ pub struct TlsClient {
     pub ca_file: PathBuf,
     /// The PEM file of the certificate to show, followed by those of the authorities between; empty: none.
     pub cert_file: PathBuf,
-    /// The PEM file of its private key.
+    /// The PEM file of the private key of `cert_file`.
     pub key_file: PathBuf,
     /// The name that the server's certificate has, when that is not the one by which it is called.
     pub server_name: String,

@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use stack::reference::with_examples;
 use stack::shots::PNG;
 use stack::{PATIENCE, Plan, parts, until};
 
@@ -21,16 +22,18 @@ use self::cases::{
 const NOBODY: &str = "127.0.0.1:1";
 
 /// Commands that ask nobody.
-const ALONE: [&str; 9] = [
+const ALONE: [&str; 11] = [
     "worker-agent",
     "worker-agent-serve",
     "worker-agent-check-config",
     "worker-agent-config-schema",
+    "worker-agent-config-reference",
     "worker-agent-completions",
     "control-plane",
     "control-plane-serve",
     "control-plane-check-config",
     "control-plane-config-schema",
+    "control-plane-config-reference",
 ];
 
 fn run(program: &str, words: &[&str]) -> Output {
@@ -201,6 +204,7 @@ fn usage_errors_end_with_64_and_help_with_0() {
             (&["serve", "--set", "nonsense.key=1"], 64),
             (&["check-config", "--set", "nonsense.key=1"], 64),
             (&["config", "schema"], 0),
+            (&["config", "reference"], 0),
             (&["completions", "bash"], 0),
             (&["completions", "zsh"], 0),
             (&["completions", "fish"], 0),
@@ -219,6 +223,28 @@ fn usage_errors_end_with_64_and_help_with_0() {
                 text(&said)
             );
         }
+    }
+}
+
+#[test]
+fn a_printed_reference_is_a_configuration_that_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    // An agent cannot do without projects.
+    let projects = ["--set", "worker.qgis.projects.search_paths={\"/\": \"/srv/projects\"}"];
+    for (program, needs) in [("worker-agent", &projects[..]), ("control-plane", &[])] {
+        let printed = run(program, &["config", "reference"]);
+        let printed = String::from_utf8(printed.stdout).unwrap();
+        let (whole, used) = (folder.path().join("whole.toml"), folder.path().join("used.toml"));
+        std::fs::write(&whole, &printed).unwrap();
+        std::fs::write(&used, with_examples(&printed)).unwrap();
+        let tree = |words: &[&str]| {
+            let said = run(program, &[&["check-config", "--json"], words].concat());
+            assert!(said.status.success(), "{program} {words:?}: {}", text(&said));
+            serde_json::from_slice::<Value>(&said.stdout).unwrap()["config"].clone()
+        };
+        let whole = ["--conf", whole.to_str().unwrap()];
+        assert_eq!(tree(&[&whole[..], needs].concat()), tree(needs), "{program}");
+        assert_ne!(tree(&["--conf", used.to_str().unwrap()]), tree(needs), "{program}");
     }
 }
 

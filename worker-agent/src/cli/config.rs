@@ -1,4 +1,4 @@
-//! `config`: what a running agent is configured with, and changing that while it runs.
+//! `config`: what a running agent is configured with, and changing that while it runs; and what can be configured at all.
 
 use std::process::ExitCode;
 
@@ -50,6 +50,9 @@ Examples:
     /// Print the JSON Schema of the configuration
     #[command(after_help = "Example: worker-agent config schema")]
     Schema,
+    /// Print a configuration file with every key, its default and what it is for
+    #[command(after_help = "Example: worker-agent config reference")]
+    Reference,
 }
 
 impl ConfigCommand {
@@ -69,6 +72,13 @@ impl ConfigCommand {
                 graticule_cli::say(&format!("{schema:#}\n"));
                 ExitCode::SUCCESS
             }
+            Self::Reference => match graticule_daemon::config::reference::<Config>("worker-agent") {
+                Ok(text) => {
+                    graticule_cli::say(&text);
+                    ExitCode::SUCCESS
+                }
+                Err(error) => ExitCode::from(super::fail(&error.into())),
+            },
         }
     }
 }

@@ -27,7 +27,7 @@ pub struct Cache {
     /// Maps are kept for so many seconds; 0: not at all.
     #[schemars(range(min = 0, max = 86400))]
     pub map_max_age: f64,
-    /// Only maps of at most so many pixels are kept.
+    /// Only maps of at most so many pixels, width times height, are kept.
     pub map_max_pixels: u64,
     /// Whether identical safe requests in flight share one render.
     pub join: bool,

@@ -11,11 +11,12 @@ use crate::core::ogc::HeavyRule;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lanes {
-    /// Everything that no rule calls heavy.
+    /// The lane of everything that no rule calls heavy. Shares are parts of the number of workers.
     pub interactive: Share,
-    /// What a rule calls heavy.
+    /// The lane of what a rule calls heavy. At least one worker is always within its reach.
     pub heavy: Share,
-    /// A request that one of them describes is heavy.
+    /// A request that one of them describes is heavy; all that an entry names must hold, and it must name something. A list of
+    /// your own replaces this one.
     pub heavy_rules: Vec<Rule>,
 }
 
@@ -23,10 +24,10 @@ pub struct Lanes {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Share {
-    /// What no other lane may take.
+    /// The part of the workers that no other lane may take. Those of both lanes are 1 together at most.
     #[schemars(range(min = 0, max = 1))]
     pub guaranteed: f64,
-    /// What it may take at most.
+    /// The part of the workers that it may take at most.
     #[schemars(range(min = 0, max = 1))]
     pub maximum: f64,
 }
@@ -37,7 +38,7 @@ pub struct Share {
 pub struct Rule {
     /// `WMS`, `WFS`, `WCS`, `WMTS`, or an API's root such as `wfs3`; empty: any.
     pub service: String,
-    /// Such as `GetPrint`, in any letter case, or an API's method; empty: any.
+    /// A request such as `GetPrint`, in any letter case, or an API's method; empty: any.
     pub request: String,
     /// Width times height in pixels from which on it holds; 0: whatever the size.
     pub min_pixels: u64,

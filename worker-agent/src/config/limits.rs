@@ -16,8 +16,10 @@ use crate::core::pool::MemoryLimits;
 #[serde(deny_unknown_fields, default)]
 pub struct Memory {
     /// A worker above so many bytes is replaced once it has answered; 0: half of `hard_limit`.
+    #[schemars(extend("x-expected" = "0, or a whole number of at least 67108864"))]
     pub soft_limit: u64,
     /// A worker above so many bytes is killed; 0: `high_water_mark` of the total over the number of workers, at least 256 MiB.
+    #[schemars(extend("x-expected" = "0, or a whole number of at least 67108864"))]
     pub hard_limit: u64,
     /// Above this part of the total, workers are ended one at a time, the largest first. The total is the control group's
     /// limit, else the host's memory.
@@ -46,7 +48,7 @@ pub struct Quarantine {
     /// A kill counts for so many seconds.
     #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
     pub window: f64,
-    /// It is refused for at least so many seconds, and for as long as that many kills count.
+    /// A request is refused for at least so many seconds, and for as long as that many kills count.
     #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
     pub duration: f64,
 }
@@ -78,8 +80,10 @@ pub struct Isolation {
     /// The user that workers run as when the agent runs as root; empty: root without any capability.
     pub user: String,
     /// Open files that a worker may have; 0: as the agent.
+    #[schemars(extend("x-expected" = "0, or a whole number of at least 64"))]
     pub open_files: u64,
     /// The largest file that a worker may write, in bytes; 0: any.
+    #[schemars(extend("x-expected" = "0, or a whole number of at least 1048576"))]
     pub file_size: u64,
     /// Environment variables that workers get besides QGIS's, GDAL's, PROJ's, PostgreSQL's and the language's own. A
     /// name that ends with `*` means all that begin so.

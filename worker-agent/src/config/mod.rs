@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use graticule_daemon::access::Access;
 pub use graticule_daemon::config::ConfigError;
+use graticule_daemon::config::{ADDRESS, join};
 use graticule_daemon::telemetry::Logging;
 use graticule_daemon::tls::{TlsClient, TlsServer};
 use schemars::JsonSchema;
@@ -40,15 +41,15 @@ pub use stores::{Bucket, Files, Handler, Secret};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Log output.
+    /// What is logged, and how.
     pub logging: Logging,
     /// What the agent listens on and how it treats requests.
     pub server: Server,
     /// The pool of QGIS processes.
     pub worker: Worker,
-    /// Answers that are given again.
+    /// Answers that are given again, and requests that share one render: docs/cache.md.
     pub cache: Cache,
-    /// Which projects there are.
+    /// Which projects there are, at `/catalog`: docs/catalog.md.
     pub catalog: Catalog,
     /// The control plane and how this agent is reached.
     pub fleet: Fleet,
@@ -59,22 +60,27 @@ pub struct Config {
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
     /// The HTTP data port, for Envoy.
+    #[schemars(extend("x-expected" = ADDRESS))]
     pub http_listen: SocketAddr,
     /// The gRPC port: `QgisServer`, `QgisAdmin`, health, reflection.
+    #[schemars(extend("x-expected" = ADDRESS))]
     pub grpc_listen: SocketAddr,
-    /// `/metrics`, `/healthz` and `/readyz`.
+    /// The port of `/metrics`, `/healthz` and `/readyz`.
+    #[schemars(extend("x-expected" = ADDRESS))]
     pub metrics_listen: SocketAddr,
-    /// TLS of the HTTP data port; the control plane's `pools.NAME.tls` has Envoy speak it.
+    /// TLS of the HTTP data port; the control plane's `pools.NAME.tls` has Envoy speak it. docs/tls.md.
     pub http_tls: TlsServer,
     /// TLS of the gRPC port.
     pub grpc_tls: TlsServer,
-    /// Who may do what on the gRPC port. Clients that ask for maps have the role `peer`.
+    /// Who may do what on the gRPC port: docs/tls.md. Clients that ask for maps have the role `peer`. While no token and no
+    /// certificate is named, whoever reaches the port may do everything.
     pub access: Access,
     /// A request must have answered after so many seconds, waiting included.
     #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
     pub timeout: f64,
-    /// The same for single services and requests, such as `"WMS/GetPrint" = 50.0`, or `"wfs3" = 30.0` for all of an API.
-    #[schemars(extend("additionalProperties" = seconds_schema()))]
+    /// What goes before `server.timeout` for single services and requests, in seconds: `SERVICE/Request`, `SERVICE` or the root
+    /// of an API, in any letter case; of an API the request is its method. The longest name that matches counts.
+    #[schemars(extend("additionalProperties" = seconds_schema(), "examples" = [{"WFS": 40.0, "wfs3/POST": 30.0}]))]
     pub timeouts: BTreeMap<String, f64>,
     /// How often a request may lead to another one of this server, as when a project has a layer of this server's own WMS.
     pub max_loop_depth: u32,
@@ -94,42 +100,44 @@ pub struct Server {
 pub struct Worker {
     /// Names the agent in the fleet, in logs and in the header `x-graticule-agent`; made of host name and HTTP port when empty.
     pub name: String,
-    /// How many QGIS processes; when 0, one for each processor, and no more than the memory has room for.
+    /// How many QGIS processes; 0: one for each processor, and no more than one for each 512 MiB of memory.
     #[schemars(range(max = 1024))]
     pub num_processes: usize,
-    /// How many requests may wait for one.
+    /// How many requests may wait for a worker. What comes over it is answered with 503 and Retry-After, to be tried on
+    /// another agent.
     pub max_waiting_requests: usize,
-    /// A start may take so many seconds.
+    /// A worker's start may take so many seconds.
     #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
     pub process_start_timeout: f64,
     /// A cancelled request has so many seconds to stop before its worker is killed.
     #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
     pub cancel_timeout: f64,
-    /// The agent exits when failed workers within the window, over configured ones, are more than this.
+    /// When failed workers within `failure_window`, over configured workers, are more than this, the agent exits with code 3.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub max_failure_pressure: f64,
-    /// A failure counts for so many seconds.
+    /// A worker's failure counts for so many seconds.
     #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
     pub failure_window: f64,
     /// How workers are started.
     pub start_method: StartMethod,
-    /// The Python that has QGIS's bindings: the distribution's.
+    /// The Python that has QGIS's bindings: the distribution's, for which they are built.
     pub python: PathBuf,
-    /// Pins are kept here; `graticule-<http port>` in the user's state directory when empty.
+    /// The directory that pins are kept in; empty: `graticule-<http port>` in `$XDG_STATE_HOME` or `~/.local/state`.
     pub state_dir: PathBuf,
-    /// Temporary files of the agent and its workers; a fresh directory that is removed at the end when empty.
+    /// The directory for temporary files of the agent and its workers; empty: a fresh one that is removed at the end.
     pub runtime_dir: PathBuf,
-    /// What workers may use.
+    /// What memory workers may use. A worker's memory is what only it uses: its private dirty pages.
     pub memory: Memory,
-    /// When sound workers are replaced.
+    /// When sound workers are replaced. Each draws its own limits from the last fifth below these, so that they never go
+    /// together.
     pub recycle: Recycle,
-    /// Which requests are heavy, and what they may take.
+    /// Which requests are heavy, and what part of the workers each lane may take: docs/limits.md.
     pub lanes: Lanes,
-    /// Requests that kill workers.
+    /// Requests that kill workers: docs/quarantine.md.
     pub quarantine: Quarantine,
-    /// What workers may do.
+    /// What workers may do: docs/isolation.md.
     pub isolation: Isolation,
-    /// How storages of projects are spoken to.
+    /// How storages of projects are spoken to: docs/projects.md.
     pub storage: Storage,
     /// What QGIS is told.
     pub qgis: Qgis,
@@ -154,7 +162,8 @@ pub struct Qgis {
     pub max_projects: usize,
     /// Serve a project's good layers when others are bad.
     pub ignore_bad_layers: bool,
-    /// Open layers read-only; loads large projects about four times faster. Turn it off for WFS transactions.
+    /// Open layers read-only; loads large projects about four times faster. Turn it off for WFS transactions; pinned projects
+    /// are then loaded by each worker for itself.
     pub force_readonly_layers: bool,
     /// Believe the extents and types that the project file states.
     pub trust_layer_metadata: bool,
@@ -162,9 +171,10 @@ pub struct Qgis {
     pub disable_getprint: bool,
     /// Let a zygote draw one throwaway map before it is forked from: first maps are faster and take less memory.
     pub warm_up: bool,
-    /// Headers of clients that reach QGIS and its plugins besides those that QGIS reads; `name*` means all that begin so.
+    /// Headers of clients that reach QGIS and its plugins besides Accept, Content-Type and X-Qgis-*; `name*` means all that
+    /// begin so.
     pub forward_headers: Vec<String>,
-    /// QGIS's server plugins.
+    /// QGIS's server plugins: docs/plugins.md.
     pub plugins: Plugins,
     /// Where projects are.
     pub projects: Projects,
@@ -174,17 +184,20 @@ pub struct Qgis {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Projects {
-    /// Public location → directory or URL of a storage, such as `"/" = "/srv/projects"`.
+    /// Public location → directory or URL of a storage; at least one has to be set. A location may have dynamic segments, as in
+    /// `"/{user}/maps" = "/srv/{user}/maps"`; the longest that matches counts. docs/projects.md.
+    #[schemars(extend("examples" = [{"/": "/srv/projects"}]))]
     pub search_paths: BTreeMap<String, String>,
-    /// A request may name any project file of this machine by its path, whatever the search paths say. Only where every
+    /// Whether a request may name any project file of this machine by its path, whatever the search paths say. Only where every
     /// client is trusted.
     pub allow_direct_path_resolution: bool,
-    /// The first request for a project has it loaded; else only projects that are pinned or were checked out are served.
-    pub load_project_on_request: bool,
-    /// A changed project is loaded by the next request, which waits for that; else between requests, while the old version is
+    /// Whether the first request for a project has it loaded; else only projects that are pinned or were checked out are
     /// served.
+    pub load_project_on_request: bool,
+    /// Whether a changed project is loaded by the next request, which waits for that; else it is loaded between requests, while
+    /// the old version is served.
     pub reload_outdated_project_on_request: bool,
-    /// For so many seconds after its start the agent is not ready while a pinned project cannot be found.
+    /// For so many seconds after its start the agent is not ready while a project that was pinned before cannot be found.
     #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
     pub pins_patience: f64,
 }
@@ -210,19 +223,20 @@ impl Default for Projects {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Fleet {
-    /// The control plane's fleet port, such as `http://control-plane:18001`, or `https://…`; the agent stands alone when empty.
+    /// The control plane's fleet port, such as `http://control-plane:18001`, or `https://…`; empty: the agent stands alone.
     pub control_plane: String,
-    /// Groups agents that share configuration and a route.
+    /// The pool: agents that share configuration and a route.
     pub pool: String,
-    /// `host:port` where Envoy reaches the HTTP data port, an IP address; `server.http_listen` when empty.
+    /// IP address and port where Envoy reaches the HTTP data port, such as `10.0.0.7:23457`; empty: found out from
+    /// `server.http_listen` and the way to the control plane.
     pub advertise_http: String,
-    /// `host:port` of the gRPC port; `server.grpc_listen` when empty.
+    /// The same for the gRPC port and `server.grpc_listen`.
     pub advertise_grpc: String,
     /// How the control plane is known and what is shown to it, for `https://…`.
     pub tls: TlsClient,
     /// The token to show to the control plane, one of its `fleet.access.peer_token`.
     pub token: Secret,
-    /// A file with that token.
+    /// A file with that token; it is read for each connection.
     pub token_file: PathBuf,
 }
 
@@ -314,6 +328,11 @@ fn wrong(key: &str, problem: impl Into<String>) -> ConfigError {
         key: key.into(),
         problem: problem.into(),
     }
+}
+
+/// The key of one search path.
+pub(crate) fn search_path_key(location: &str) -> String {
+    join(&["worker", "qgis", "projects", "search_paths", location].map(str::to_owned))
 }
 
 fn share(share: Share) -> pool::Share {
@@ -457,7 +476,7 @@ impl Config {
                 "none is set, so no project can be found; set one, such as {\"/\": \"/srv/projects\"}",
             ));
         }
-        SearchPaths::new(paths.iter()).map_err(|error| wrong(KEY, error.to_string()))
+        SearchPaths::new(paths.iter()).map_err(|error| wrong(&search_path_key(error.location()), error.to_string()))
     }
 }
 
@@ -467,45 +486,33 @@ mod tests {
 
     use super::*;
 
-    /// The first TOML tree of the page.
-    fn documented() -> String {
-        let page = include_str!("../../../docs/configuration.md");
-        let start = page.find("```toml\n").expect("the page has a tree") + "```toml\n".len();
-        page[start..]
-            .split("```")
-            .next()
-            .expect("a split has a first part")
-            .to_owned()
-    }
-
     fn load(text: &str) -> Result<Config, ConfigError> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         write!(file, "{text}").unwrap();
         graticule_daemon::config::load(Some(file.path()), [])
     }
 
-    #[test]
-    fn the_documented_tree_has_every_key_with_its_default() {
-        assert_eq!(load(&documented()).unwrap(), Config::default());
-        let tree = serde_json::to_value(Config::default()).unwrap();
-        let mut keys = Vec::new();
-        collect(&tree, &mut keys);
-        for key in keys {
-            assert!(
-                documented().lines().any(|line| line.starts_with(&format!("{key} = "))),
-                "`{key}` is not documented"
-            );
-        }
+    fn reference() -> String {
+        graticule_daemon::config::reference::<Config>("worker-agent").unwrap()
     }
 
-    fn collect(tree: &serde_json::Value, keys: &mut Vec<String>) {
-        for (key, value) in tree.as_object().into_iter().flatten() {
-            let inline = documented().lines().any(|line| line.starts_with(&format!("{key} = ")));
-            match value.as_object() {
-                Some(inner) if !inner.is_empty() && !inline => collect(value, keys),
-                _ => keys.push(key.clone()),
-            }
-        }
+    #[test]
+    fn the_reference_is_in_the_docs() {
+        assert_eq!(
+            include_str!("../../../docs/reference/worker-agent.toml"),
+            reference(),
+            "renew it: cargo run --bin worker-agent -- config reference > docs/reference/worker-agent.toml"
+        );
+    }
+
+    #[test]
+    fn the_reference_changes_nothing_and_its_examples_are_sound() {
+        assert_eq!(load(&reference()).unwrap(), Config::default());
+        let config = load(&stack::reference::with_examples(&reference())).unwrap();
+        crate::live::check(&config).unwrap();
+        assert_eq!(config.worker.qgis.projects.search_paths["/"], "/srv/projects");
+        assert_eq!(config.worker.storage.s3["maps"].endpoint, "https://s3.example.org");
+        assert_eq!(config.worker.storage.custom["depot"].handler, "package.module.Class");
     }
 
     #[test]

@@ -21,9 +21,9 @@ const LONGEST_TRY: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Plugins {
-    /// Folders that hold plugins' folders.
+    /// Directories that hold plugins' folders; empty: none.
     pub paths: Paths,
-    /// Which of the plugins found there may be loaded.
+    /// Which of the plugins found there may be loaded; as a text, with commas between names.
     pub allowed: Allowed,
     /// Plugins without which nothing may be served, such as those that control access.
     pub required: Vec<String>,

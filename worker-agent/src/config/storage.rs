@@ -20,11 +20,16 @@ pub struct Storage {
     /// while it is asked again.
     #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
     pub check_interval: f64,
-    /// Local copies of what QGIS cannot open where it is.
+    /// Local copies of projects in buckets and of the files that they name, which QGIS cannot open where they are.
     pub files: Files,
-    /// Buckets by their names; `default` is for those that are not named.
+    /// Buckets by their names; `default` is for those that are not named here.
+    #[schemars(extend("examples" = [{"maps": {"endpoint": "https://s3.example.org", "path_style": true}}]))]
     pub s3: BTreeMap<String, Bucket>,
-    /// Storages that a Python class speaks to, by the scheme of their search paths.
+    /// Storages that a Python class of your own speaks to, by the scheme of their search paths.
+    #[schemars(extend("examples" = [{"depot": {
+        "handler": "package.module.Class",
+        "options": {"url": "https://depot.example.org"},
+    }}]))]
     pub custom: BTreeMap<String, Handler>,
     /// Projects in PostgreSQL.
     pub postgresql: PostgreSql,
@@ -34,13 +39,14 @@ pub struct Storage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PostgreSql {
-    /// How many connections the agent itself has to a database at most, besides one that listens.
+    /// How many connections the agent itself has to a database at most, besides one that listens for changes. Workers have
+    /// their own.
     #[schemars(range(min = 1, max = 100))]
     pub max_connections: usize,
     /// A connection must be there after so many seconds.
     #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
     pub connect_timeout: f64,
-    /// The channel on which databases notify of changed projects; nobody listens when empty.
+    /// The channel on which databases notify of changed projects, of at most 63 bytes; empty: nobody listens.
     pub channel: String,
 }
 

@@ -15,7 +15,7 @@ use super::wrong;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Files {
-    /// Where they are kept; `files` in `worker.state_dir` when empty. Workers must be able to read it.
+    /// Where they are kept; empty: `files` in `worker.state_dir`. Workers must be able to read it.
     pub dir: PathBuf,
     /// All together, in bytes. Versions that are no longer served go first, those not used for longest before others.
     pub max_bytes: u64,
@@ -33,23 +33,23 @@ impl Default for Files {
     }
 }
 
-/// `[worker.storage.s3.NAME]`. What is not set comes from the usual `AWS_…` variables, or from the machine that runs this.
+/// A bucket. What is not set comes from the usual `AWS_…` variables, or from the machine that runs this.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Bucket {
-    /// The server, such as `https://s3.example.org`; Amazon's when empty.
+    /// The server, such as `https://s3.example.org`; empty: Amazon's.
     pub endpoint: String,
-    /// The region; `AWS_REGION`, else `us-east-1`, when empty.
+    /// The region; empty: `AWS_REGION`, else `us-east-1`.
     pub region: String,
-    /// Who asks.
+    /// The id of the key to sign requests with.
     pub access_key_id: String,
     /// The key's secret.
     pub secret_access_key: Secret,
-    /// A file with the secret, read at the start.
+    /// A file with the key's secret, read at the start; in place of `secret_access_key`.
     pub secret_access_key_file: PathBuf,
-    /// For temporary credentials.
+    /// The token of temporary credentials.
     pub session_token: Secret,
-    /// Whether the bucket stands in the path and not in the host; true when there is an endpoint.
+    /// Whether the bucket stands in the path and not in the host; left out: when there is an endpoint.
     pub path_style: Option<bool>,
     /// Whether the endpoint may be `http://…`.
     pub allow_http: bool,
@@ -57,13 +57,13 @@ pub struct Bucket {
     pub anonymous: bool,
 }
 
-/// `[worker.storage.custom.SCHEME]`
+/// A storage that a Python class speaks to: search paths such as `"/depot" = "depot:anything"` lead there.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Handler {
-    /// The class, such as `package.module.Class`.
+    /// The class with its module, such as `package.module.Class`.
     pub handler: String,
-    /// What the class is made with.
+    /// What the class is made with. They are shown nowhere, for they may hold secrets.
     pub options: BTreeMap<String, serde_json::Value>,
     /// Directories in which its module is looked for first.
     pub python_path: Vec<PathBuf>,

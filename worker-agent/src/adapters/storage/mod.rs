@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, search_path_key};
 use crate::core::known::{Known, Sight, Verdict};
 use crate::core::locate::{LocateError, Place, ProjectName, Root, SearchPaths, Suffix, direct};
 use crate::core::message::{ProjectRef, User};
@@ -462,7 +462,7 @@ fn backend(
     };
     made.map_err(|problem| ConfigError::Invalid {
         origin: "configuration".into(),
-        key: "worker.qgis.projects.search_paths".into(),
+        key: search_path_key(location),
         problem: format!("search path '{location}': its root {problem}"),
     })
 }

@@ -116,6 +116,16 @@ pub enum SearchPathError {
     },
 }
 
+impl SearchPathError {
+    /// The location as configured.
+    #[must_use]
+    pub fn location(&self) -> &str {
+        match self {
+            Self::Location { location, .. } | Self::Root { location, .. } => location,
+        }
+    }
+}
+
 /// Where a project may lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {

@@ -65,7 +65,7 @@ impl S3 {
     ) -> Result<(BucketRoot, Client, Duration), ConfigError> {
         let root = BucketRoot::parse(url).map_err(|problem| ConfigError::Invalid {
             origin: "configuration".into(),
-            key: "worker.qgis.projects.search_paths".into(),
+            key: config::search_path_key(location),
             problem: format!("search path '{location}': `{url}` {problem}"),
         })?;
         let patience = config.timeout()?;
