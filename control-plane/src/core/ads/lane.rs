@@ -20,6 +20,8 @@ pub struct Held {
     /// It may be gone: the client refused an answer with its removal, and may have carried that out all the same; or nobody
     /// knows what it has of an earlier stream.
     pub may_have_left: bool,
+    /// The client brought it along, and took nothing in its place since: it may not be ready for use yet.
+    pub brought: bool,
     /// Its content, where answers carry everything and so have to repeat it.
     body: Bytes,
 }
@@ -35,6 +37,7 @@ impl Held {
             version: resource.version.clone(),
             refs: Some(Arc::clone(&resource.refs)),
             may_have_left: false,
+            brought: false,
             body,
         }
     }
@@ -45,6 +48,7 @@ impl Held {
             version,
             refs: None,
             may_have_left: false,
+            brought: true,
             body: Bytes::new(),
         }
     }
@@ -209,11 +213,20 @@ impl Lane {
         self.watch.iter().flat_map(|watch| watch.names()).map(String::as_str)
     }
 
-    /// Whether the client has acknowledged some version of it, and no removal makes that doubtful: one on its way, or
-    /// one that it refused and may have carried out all the same.
-    pub fn holds(&self, name: &str) -> bool {
-        let leaves = self.flight.as_ref().is_some_and(|flight| flight.removed.contains(name));
-        !leaves && self.held.get(name).is_some_and(|held| !held.may_have_left)
+    /// Whether the client can use some version of it, and no removal makes that doubtful: one on its way, or one that it refused
+    /// and may have carried out all the same. What it brought along may not have been ready for use, and never will be once it
+    /// has a successor: it counts only as long as it is what there is, and nothing else was sent in its place.
+    pub fn holds(&self, snapshot: &Snapshot, name: &str) -> bool {
+        let Some(held) = self.held.get(name).filter(|held| !held.may_have_left) else {
+            return false;
+        };
+        let flight = self.flight.as_ref();
+        if flight.is_some_and(|flight| flight.removed.contains(name)) {
+            return false;
+        }
+        let followed = flight.is_some_and(|flight| flight.sent.contains_key(name)) || self.refused.contains_key(name);
+        let present = || snapshot.get(self.kind, name).is_some_and(|r| r.version == held.version);
+        !held.brought || !followed && present()
     }
 
     /// What the client has acknowledged.

@@ -315,7 +315,7 @@ impl Client {
     ) -> Option<Response> {
         let lane = self.lanes.get_mut(&kind)?;
         // What the client has to have anew, and whether it may have nothing of it at all.
-        let told = |lane: &Lane, r: &Resource| (Arc::clone(&r.refs), !lane.holds(&r.name));
+        let told = |lane: &Lane, r: &Resource| (Arc::clone(&r.refs), !lane.holds(snapshot, &r.name));
         let mut news: Vec<(Arc<[Reference]>, bool)> = resources.iter().map(|r| told(lane, r)).collect();
         let nonce = lane.send(&resources, &removed, anew)?;
         let mut version = String::new();
@@ -370,11 +370,11 @@ impl Client {
                 return true;
             }
             let leads_to = snapshot.get(r.kind, &r.name).into_iter().flat_map(|r| r.refs.iter());
-            lane.holds(&r.name)
+            lane.holds(snapshot, &r.name)
                 && leads_to
                     .into_iter()
                     .all(|next| match self.lanes.get(&next.kind).filter(|lane| lane.watched()) {
-                        Some(lane) => !lane.covers(&next.name) || lane.holds(&next.name),
+                        Some(lane) => !lane.covers(&next.name) || lane.holds(snapshot, &next.name),
                         None => self.settled,
                     })
         })

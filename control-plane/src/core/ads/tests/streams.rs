@@ -79,6 +79,29 @@ fn a_returning_client_hears_what_changed_and_what_went() {
 }
 
 #[test]
+fn what_a_client_brought_along_is_not_counted_on_once_its_successor_is_on_its_way() {
+    let mut peer = Peer::new(&snapshot(&[
+        (Kind::Cluster, "a", "2", &[(Kind::Endpoints, "a")]),
+        (Kind::Endpoints, "a", "1", &[]),
+        (Kind::Listener, "web", "1", &[(Kind::Route, "web")]),
+        (Kind::Route, "web", "2", &[(Kind::Cluster, "a")]),
+    ]));
+    peer.come_back(Kind::Endpoints, &["a"], &[("a", "1")]);
+    peer.come_back(Kind::Listener, &[], &[("web", "1")]);
+    peer.come_back(Kind::Cluster, &[], &[("a", "1")]);
+    assert_eq!(peer.answers(), ["cds a@2", "eds a@1"]);
+    peer.come_back(Kind::Route, &["web"], &[("web", "1")]);
+    peer.acknowledge(Kind::Endpoints);
+    assert_eq!(
+        peer.answers(),
+        NOTHING,
+        "it may have been waiting for its endpoints when the stream broke"
+    );
+    peer.acknowledge(Kind::Cluster);
+    assert_eq!(peer.settle(), ["rds web@2"]);
+}
+
+#[test]
 fn a_returning_client_asks_for_a_name_that_has_gone() {
     let mut peer = Peer::fresh(&clusters(&[]));
     peer.come_back(Kind::Endpoints, &["gone"], &[("gone", "1")]);
