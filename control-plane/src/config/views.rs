@@ -22,6 +22,8 @@ pub struct View {
     pub listen: Option<SocketAddr>,
     /// Where they take HTTPS, in place of `front.tls.listen`.
     pub tls_listen: Option<SocketAddr>,
+    /// Where they take requests for the administration as REST, in place of `rest.listen`.
+    pub rest_listen: Option<SocketAddr>,
 }
 
 /// What in a view cannot be used, and what to change.
@@ -117,6 +119,10 @@ impl Config {
             if let Some(listen) = view.tls_listen {
                 config.front.tls.listen = listen;
             }
+            if let Some(listen) = view.rest_listen {
+                config.rest.listen = listen;
+            }
+            config.rest.enabled &= self.rest.is_for(name);
             if !view.pools.is_empty() {
                 config.pools = self.effective_pools();
                 config.pools.retain(|pool, _| view.pools.contains(pool));
@@ -130,6 +136,7 @@ impl Config {
             .collect();
         let mut default = self.clone();
         default.fragments = fragments::of_view(&self.fragments, DEFAULT);
+        default.rest.enabled &= self.rest.is_for(DEFAULT);
         all.insert(DEFAULT.to_owned(), default);
         all
     }
@@ -146,8 +153,7 @@ mod tests {
             let view = View {
                 nodes: owned(nodes),
                 pools: owned(pools),
-                listen: None,
-                tls_listen: None,
+                ..View::default()
             };
             ((*name).to_owned(), view)
         };

@@ -32,6 +32,7 @@ mod local_reply;
 mod placement;
 mod rate_limits;
 mod response_headers;
+mod rest;
 mod routes;
 mod script;
 mod secrets;
@@ -156,6 +157,8 @@ pub fn snapshot(config: &Config, members: &[Member], secrets: &Secrets) -> Resul
     let mentioned = pools
         .iter()
         .flat_map(|(pool, settings)| tls::pool_secrets(pool, &settings.tls));
+    let rest = rest::resources(config);
+    let mentioned = mentioned.chain(rest.iter().flat_map(|(_, resource)| resource.refs.to_vec()));
     let mentioned = mentioned.chain(secured.iter().flat_map(|(_, listener)| listener.refs.to_vec()));
     let mentioned: BTreeSet<String> = mentioned.filter(|r| r.kind == Kind::Secret).map(|r| r.name).collect();
     let told = secrets.iter().filter(|(name, _)| mentioned.contains(*name));
@@ -178,6 +181,7 @@ pub fn snapshot(config: &Config, members: &[Member], secrets: &Secrets) -> Resul
             .chain(secured)
             .chain(told)
             .chain([(Kind::Route, routes)])
+            .chain(rest)
             .chain(own),
     )
 }
