@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use prost::Message as _;
+use protox::Compiler;
 
 const FILES: [&str; 4] = [
     "graticule/v1/fleet.proto",
@@ -14,9 +14,19 @@ const FILES: [&str; 4] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(FILES, ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    let commented = compiled(true)?;
+    // The messages of prost-types have no place for options of others, such as `google.api.http`: they are in these bytes and
+    // in no `FileDescriptorSet`.
+    std::fs::write(out.join("descriptors.bin"), commented.encode_file_descriptor_set())?;
+    std::fs::write(out.join("bare.bin"), compiled(false)?.encode_file_descriptor_set())?;
+    tonic_prost_build::configure().compile_fds(commented.file_descriptor_set())?;
     Ok(())
+}
+
+fn compiled(with_comments: bool) -> Result<Compiler, protox::Error> {
+    let mut compiler = Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(with_comments);
+    compiler.open_files(FILES)?;
+    Ok(compiler)
 }

@@ -20,6 +20,7 @@ mod balance;
 mod fragments;
 mod front;
 mod pools;
+mod rest;
 mod tls;
 mod views;
 
@@ -27,6 +28,7 @@ pub use balance::{Ejection, HealthCheck, MOST_REPLICAS};
 pub use fragments::Fragment;
 pub use front::{Algorithm, Compression, Front, Limits};
 pub use pools::{Cors, Origins, Pool, PoolRoute, Rate, Routed, routed};
+pub use rest::Rest;
 pub use tls::{FrontTls, MinVersion};
 pub use views::{UnusableView, View};
 
@@ -73,6 +75,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// What Envoy does for clients of every pool: docs/front.md.
     pub front: Front,
+    /// The administration of the fleet as REST, by a listener of Envoy's.
+    pub rest: Rest,
     /// Pools of agents and what requests they serve, by pool name. None at all means one pool, `default`, for every host.
     #[schemars(extend("examples" = [{"maps": {"hosts": ["maps.example.org"]}}]))]
     pub pools: BTreeMap<String, Pool>,
@@ -278,7 +282,8 @@ impl Config {
         pools::check(&self.pools)?;
         fragments::check(self)?;
         self.check_tls()?;
-        Ok(self.check_views()?)
+        self.check_views()?;
+        self.check_rest()
     }
 
     /// The pools with their hosts; the one for everything when none is configured.
@@ -334,6 +339,7 @@ mod tests {
             config.fleet.listen,
             config.status.listen,
             config.front.listen,
+            config.rest.listen,
         ];
         assert!(listen.iter().all(|address| address.ip().is_loopback()));
         assert_eq!(config.effective_pools().keys().collect::<Vec<_>>(), [DEFAULT_POOL]);

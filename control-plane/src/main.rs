@@ -18,6 +18,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use check::ConfigArgs;
 use clap::{Parser, Subcommand};
+use control_plane::adapters::openapi;
 use control_plane::{BuildError, Config, Layers, build_from};
 use graticule_cli::exit::USAGE;
 use graticule_cli::{exit, pages};
@@ -89,6 +90,9 @@ enum Command {
     Clients(clients::Command),
     /// Show what Envoys are told, or what would change for them with another configuration
     Snapshot(snapshot::Command),
+    /// Print the OpenAPI document of the administration as REST
+    #[command(after_help = "Example: control-plane openapi")]
+    Openapi,
     /// Print completions for a shell
     #[command(after_help = "Example: control-plane completions bash")]
     Completions(pages::Completions),
@@ -119,6 +123,10 @@ fn main() -> ExitCode {
         Command::Placements(command) => placements::run(&command),
         Command::Clients(command) => clients::run(&command),
         Command::Snapshot(command) => snapshot::run(command),
+        Command::Openapi => openapi::text().map_err(anyhow::Error::from).map(|text| {
+            graticule_cli::say(&text);
+            ExitCode::SUCCESS
+        }),
         Command::Completions(command) => Ok(command.print::<Args>()),
         Command::Man(command) => command.run::<Args>(),
     };

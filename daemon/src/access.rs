@@ -140,6 +140,14 @@ impl Access {
         !self.certificates.is_empty() || self.tokens().iter().any(named)
     }
 
+    /// Whether there is a token with which somebody can look, so one of the role `read` or `full`.
+    #[must_use]
+    pub fn has_tokens(&self) -> bool {
+        self.tokens().iter().any(|(role, _, token, file)| {
+            role.allows(Need::Read) && (!token.is_empty() || !file.as_os_str().is_empty())
+        })
+    }
+
     /// The files with tokens.
     pub fn files(&self) -> impl Iterator<Item = PathBuf> + '_ {
         self.tokens()

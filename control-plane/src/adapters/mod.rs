@@ -3,5 +3,6 @@
 pub mod envoy;
 pub mod fragment_files;
 pub mod layers;
+pub mod openapi;
 pub mod secrets;
 pub mod store;

@@ -17,6 +17,18 @@ pub const FRONT_CERTIFICATE: &str = "front/certificate";
 /// The authorities that vouch for the front's clients.
 pub const FRONT_CLIENTS: &str = "front/clients";
 
+/// The certificate of the listener for REST.
+pub const REST_CERTIFICATE: &str = "rest/certificate";
+
+/// The authorities that vouch for those who may connect to it.
+pub const REST_CLIENTS: &str = "rest/clients";
+
+/// What Envoy shows to the fleet port.
+pub const FLEET_CERTIFICATE: &str = "fleet/certificate";
+
+/// Who vouches for the fleet port.
+pub const FLEET_AUTHORITY: &str = "fleet/authority";
+
 /// The name of what Envoy shows to the agents of a pool.
 #[must_use]
 pub fn pool_certificate(pool: &str) -> String {
@@ -70,6 +82,8 @@ enum Source {
         key: String,
         cert_file: PathBuf,
         key_file: PathBuf,
+        /// Names that it must not have, because they have roles where it is shown, and it is shown for everybody.
+        roles: Vec<String>,
     },
     Own {
         names: Vec<String>,
@@ -105,7 +119,14 @@ impl Source {
                 key,
                 cert_file,
                 key_file,
-            } => Identity::read(key, cert_file, key_file).map(|identity| certificate(key, &identity)),
+                roles,
+            } => {
+                let identity = Identity::read(key, cert_file, key_file)?;
+                match identity.facts.names.iter().find(|name| roles.contains(name)) {
+                    Some(name) => Err(TlsError::new(format!("{key}.cert_file"), cert_file, has_role(name))),
+                    None => Ok(certificate(key, &identity)),
+                }
+            }
             Self::Own { names } => {
                 Identity::self_signed(self.key(), names).map(|identity| certificate(self.key(), &identity))
             }
@@ -115,6 +136,13 @@ impl Source {
             }),
         }
     }
+}
+
+fn has_role(name: &str) -> String {
+    format!(
+        "it is for `{name}`, which has a role in fleet.access.certificates, and whoever reached the listener would have it: give \
+         Envoy a certificate of another name"
+    )
 }
 
 fn certificate(key: &str, identity: &Identity) -> Material {
@@ -130,7 +158,7 @@ fn certificate(key: &str, identity: &Identity) -> Material {
 
 /// What is wanted by name, as configured.
 fn wanted(config: &Config) -> BTreeMap<String, Source> {
-    let mut wanted = BTreeMap::new();
+    let mut wanted = for_rest(config);
     let set = |file: &Path| !file.as_os_str().is_empty();
     let tls = &config.front.tls;
     if tls.is_on() {
@@ -143,6 +171,7 @@ fn wanted(config: &Config) -> BTreeMap<String, Source> {
                 key: "front.tls".to_owned(),
                 cert_file: tls.cert_file.clone(),
                 key_file: tls.key_file.clone(),
+                roles: Vec::new(),
             }
         };
         wanted.insert(FRONT_CERTIFICATE.to_owned(), source);
@@ -170,8 +199,49 @@ fn wanted(config: &Config) -> BTreeMap<String, Source> {
                 key: format!("pools.{pool}.tls"),
                 cert_file: tls.cert_file.clone(),
                 key_file: tls.key_file.clone(),
+                roles: Vec::new(),
             };
             wanted.insert(pool_certificate(pool), source);
+        }
+    }
+    wanted
+}
+
+/// What the listener for REST needs, on both sides.
+fn for_rest(config: &Config) -> BTreeMap<String, Source> {
+    let mut wanted = BTreeMap::new();
+    let rest = &config.rest;
+    if !rest.enabled {
+        return wanted;
+    }
+    let pair = |key: &str, cert_file: &Path, key_file: &Path, roles: Vec<String>| Source::Pair {
+        key: key.to_owned(),
+        cert_file: cert_file.to_owned(),
+        key_file: key_file.to_owned(),
+        roles,
+    };
+    let roots = |key: &str, file: &Path, name: String| Source::Roots {
+        key: key.to_owned(),
+        file: file.to_owned(),
+        name,
+    };
+    let tls = &rest.tls;
+    if tls.is_on() {
+        let source = pair("rest.tls", &tls.cert_file, &tls.key_file, Vec::new());
+        wanted.insert(REST_CERTIFICATE.to_owned(), source);
+    }
+    if tls.asks_clients() {
+        let source = roots("rest.tls.client_ca_file", &tls.client_ca_file, String::new());
+        wanted.insert(REST_CLIENTS.to_owned(), source);
+    }
+    let tls = &rest.fleet_tls;
+    if config.fleet.tls.is_on() {
+        let source = roots("rest.fleet_tls.ca_file", &tls.ca_file, rest.server_name(&config.fleet));
+        wanted.insert(FLEET_AUTHORITY.to_owned(), source);
+        if tls.shows_certificate() {
+            let roles = config.fleet.access.certificates.keys().cloned().collect();
+            let source = pair("rest.fleet_tls", &tls.cert_file, &tls.key_file, roles);
+            wanted.insert(FLEET_CERTIFICATE.to_owned(), source);
         }
     }
     wanted
@@ -336,100 +406,4 @@ fn until(material: &Material) -> Option<i64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Pool;
-
-    fn with_auto() -> Config {
-        let mut config = Config::default();
-        config.front.tls.auto = true;
-        config
-    }
-
-    #[test]
-    fn nothing_is_wanted_by_default() {
-        assert_eq!(
-            Secrets::read(&Config::default(), &Secrets::default())
-                .unwrap()
-                .iter()
-                .count(),
-            0
-        );
-    }
-
-    #[test]
-    fn a_certificate_of_our_own_stays_until_its_names_change() {
-        let first = Secrets::read(&with_auto(), &Secrets::default()).unwrap();
-        let again = Secrets::read(&with_auto(), &first).unwrap();
-        assert_eq!(first, again);
-        let mut config = with_auto();
-        let pool = Pool {
-            hosts: vec![
-                "maps.example.org".to_owned(),
-                "*".to_owned(),
-                "*.example.org".to_owned(),
-            ],
-            ..Pool::default()
-        };
-        config.pools.insert("a".to_owned(), pool);
-        let other = Secrets::read(&config, &first).unwrap();
-        assert_ne!(first.get(FRONT_CERTIFICATE), other.get(FRONT_CERTIFICATE));
-        assert!(own_names(&config).contains(&"maps.example.org".to_owned()));
-        assert!(!own_names(&config).contains(&"*".to_owned()));
-    }
-
-    #[test]
-    fn changed_files_count_and_broken_ones_do_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let authority = stack::certificates::Authority::new("a");
-        let (cert_file, key_file) = authority.issue(&["a.org"]).write(dir.path(), "front");
-        let mut config = Config::default();
-        (config.front.tls.cert_file, config.front.tls.key_file) = (cert_file.clone(), key_file);
-        config.front.tls.client_ca_file = authority.write(dir.path(), "ca.pem");
-        let first = Secrets::read(&config, &Secrets::default()).unwrap();
-        assert_eq!(
-            first.iter().map(|(name, _)| name).collect::<Vec<_>>(),
-            [FRONT_CERTIFICATE, FRONT_CLIENTS]
-        );
-        assert!(first.look().is_none());
-        assert!(first.warnings(SystemTime::now()).is_empty());
-        let renewed = authority.issue(&["a.org"]);
-        renewed.write(dir.path(), "front");
-        let second = first.look().unwrap();
-        assert!(second.problems.is_empty());
-        assert_ne!(second.secrets.get(FRONT_CERTIFICATE), first.get(FRONT_CERTIFICATE));
-        assert_eq!(second.secrets.get(FRONT_CLIENTS), first.get(FRONT_CLIENTS));
-        assert!(second.secrets.look().is_none());
-        let late = UNIX_EPOCH + std::time::Duration::from_secs(100_000_000_000);
-        assert_eq!(
-            first.warnings(late),
-            ["the certificate of `front.tls` has expired; renew it"]
-        );
-        std::fs::write(&cert_file, "no certificate").unwrap();
-        let third = second.secrets.look().unwrap();
-        assert_eq!(third.problems.len(), 1);
-        assert_eq!(
-            third.secrets.get(FRONT_CERTIFICATE),
-            second.secrets.get(FRONT_CERTIFICATE)
-        );
-        assert!(third.secrets.look().is_none(), "it is said once");
-        assert_eq!(third.problems[0].key(), "front.tls.cert_file");
-        let kept = Secrets::read(&config, &third.secrets).unwrap();
-        assert_eq!(
-            kept, third.secrets,
-            "another change of the configuration does not stumble over it"
-        );
-        assert!(Secrets::read(&config, &Secrets::default()).is_err());
-        let shown = format!("{third:?}");
-        assert!(!shown.contains("PRIVATE"), "{shown}");
-    }
-
-    #[test]
-    fn what_was_not_read_has_its_name_all_the_same() {
-        let mut config = Config::default();
-        (config.front.tls.cert_file, config.front.tls.key_file) = ("/none.crt".into(), "/none.key".into());
-        let unread = Secrets::unread(&config, &Secrets::default());
-        assert_eq!(unread.get(FRONT_CERTIFICATE), Some(&Material::Unread));
-        assert!(Secrets::read(&config, &unread).is_err());
-    }
-}
+mod tests;

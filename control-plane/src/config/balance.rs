@@ -112,7 +112,7 @@ pub(super) fn problem(pool: &Pool) -> Option<(&'static str, String, String)> {
 }
 
 /// Whether a text is an IP address or a name, with a port.
-fn is_address(text: &str) -> bool {
+pub(super) fn is_address(text: &str) -> bool {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return address.port() > 0;
     }

@@ -203,6 +203,10 @@ impl Config {
         ] {
             says.push(format!("{port} at {of}: {}; {}", tls.says(), access.says(tls)));
         }
+        if self.rest.enabled {
+            let (rest, access) = (&self.rest, self.fleet.access.says(&self.fleet.tls));
+            says.push(format!("REST at {}: {}; {access}", rest.listen, rest.tls.says()));
+        }
         let secured = |tls: &TlsClient| if tls.is_set() { "TLS" } else { "plaintext" };
         let pools = self.effective_pools();
         let pools: Vec<String> = pools
@@ -315,7 +319,9 @@ mod tests {
         config.front.tls.http3 = true;
         config.fleet.tls.cert_file = "/c".into();
         config.fleet.access.full_token_file = "/t".into();
+        config.rest.enabled = true;
         let says = config.says_of_tls();
+        assert_eq!(says[3], "REST at 127.0.0.1:9903: plaintext; roles: full");
         assert_eq!(
             says[0],
             "clients: HTTPS at 127.0.0.1:9443 with a certificate of its own, for development, HTTP/3"

@@ -25,6 +25,9 @@ pub struct View {
     /// Where they take HTTPS; left out: `front.tls.listen`.
     #[schemars(extend("x-expected" = ADDRESS, "examples" = ["127.0.0.1:9444"]))]
     pub tls_listen: Option<SocketAddr>,
+    /// Where they take requests for the administration as REST; left out: `rest.listen`.
+    #[schemars(extend("x-expected" = ADDRESS, "examples" = ["127.0.0.1:9904"]))]
+    pub rest_listen: Option<SocketAddr>,
 }
 
 /// What in a view cannot be used, and what to change.
@@ -120,6 +123,10 @@ impl Config {
             if let Some(listen) = view.tls_listen {
                 config.front.tls.listen = listen;
             }
+            if let Some(listen) = view.rest_listen {
+                config.rest.listen = listen;
+            }
+            config.rest.enabled &= self.rest.is_for(name);
             if !view.pools.is_empty() {
                 config.pools = self.effective_pools();
                 config.pools.retain(|pool, _| view.pools.contains(pool));
@@ -133,6 +140,7 @@ impl Config {
             .collect();
         let mut default = self.clone();
         default.fragments = fragments::of_view(&self.fragments, DEFAULT);
+        default.rest.enabled &= self.rest.is_for(DEFAULT);
         all.insert(DEFAULT.to_owned(), default);
         all
     }
@@ -149,8 +157,7 @@ mod tests {
             let view = View {
                 nodes: owned(nodes),
                 pools: owned(pools),
-                listen: None,
-                tls_listen: None,
+                ..View::default()
             };
             ((*name).to_owned(), view)
         };

@@ -36,6 +36,7 @@ use super::proxy::Proxy;
 use super::renewing;
 use super::status;
 use crate::adapters::layers::Layers;
+use crate::adapters::openapi;
 use crate::adapters::secrets::Secrets;
 use crate::adapters::store::{Store, StoreError};
 use crate::config::Config;
@@ -236,6 +237,9 @@ pub async fn build_from(layers: Layers) -> Result<Bound, BuildError> {
         // Every gauge is brought up to date where the thing it counts changes.
         refresh: Arc::new(|| {}),
         pages: Arc::new(move |path| {
+            if path == openapi::PATH {
+                return status::openapi();
+            }
             status::page(
                 path,
                 &hub.roster.borrow(),

@@ -1,12 +1,14 @@
 //! The status page: agents, what Envoy is told of them, the fleet's pins, requests that killed workers, and what each Envoy has taken or
-//! refused. For people with a browser; plain HTML that reloads itself.
+//! refused. For people with a browser; plain HTML that reloads itself. And the OpenAPI document, for programs.
 
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 use graticule_daemon::ops::Page;
 use graticule_proto::v1::{AgentState, QuarantineEntry};
 
 use super::clients::Card;
+use crate::adapters::openapi;
 use crate::core::fleet::Agent;
 use crate::core::pins::{Listed, Pins, State};
 use crate::core::quarantine::Quarantine;
@@ -27,6 +29,21 @@ pub fn page(
     (path == "/").then(|| Page {
         content_type: "text/html; charset=utf-8",
         body: html(agents, quarantine, pins, envoys, published),
+    })
+}
+
+/// The OpenAPI document of the administration as REST.
+#[must_use]
+pub fn openapi() -> Option<Page> {
+    /// It is made once: nothing in it changes.
+    static TEXT: LazyLock<Option<String>> = LazyLock::new(|| {
+        let text = openapi::text();
+        text.inspect_err(|problem| tracing::error!(%problem, "there is no OpenAPI document"))
+            .ok()
+    });
+    TEXT.as_ref().map(|text| Page {
+        content_type: "application/json",
+        body: text.clone(),
     })
 }
 
@@ -94,7 +111,7 @@ th,td{text-align:left;padding:.2em 1em .2em 0;border-bottom:1px solid #ccc;verti
             envoys.iter().map(envoy_row),
         );
     }
-    page.push_str("<p><a href=\"/metrics\">metrics</a> · <a href=\"/readyz\">readiness</a></p>\n</body></html>\n");
+    page.push_str("<p><a href=\"/metrics\">metrics</a> · <a href=\"/readyz\">readiness</a> · <a href=\"/openapi.json\">OpenAPI</a></p>\n</body></html>\n");
     page
 }
 
@@ -226,6 +243,14 @@ mod tests {
         assert!(page.contains("No agent is attached") && page.contains("No Envoy is attached"));
         assert!(page.contains("still learns the fleet"));
         assert!(super::page("/else", &[], &Quarantine::default(), &Pins::default(), &[], true).is_none());
+    }
+
+    #[test]
+    fn the_openapi_document_is_json() {
+        let page = super::openapi().unwrap();
+        assert_eq!(page.content_type, "application/json");
+        let document: serde_json::Value = serde_json::from_str(&page.body).unwrap();
+        assert!(document["paths"]["/v1/agents"]["get"].is_object());
     }
 
     #[test]

@@ -23,10 +23,20 @@ pub struct Agent {
 
 impl Agent {
     pub async fn attach(fleet: std::net::SocketAddr, name: &str, port: u16) -> Self {
+        Self::attach_with(fleet, name, port, None).await
+    }
+
+    /// The same, showing a token.
+    pub async fn attach_with(fleet: std::net::SocketAddr, name: &str, port: u16, token: Option<&str>) -> Self {
         let mut client = FleetLinkClient::connect(format!("http://{fleet}")).await.unwrap();
         let (updates, outgoing) = mpsc::channel(4);
         updates.send(hello(name, &format!("127.0.0.1:{port}"))).await.unwrap();
-        let mut intents = client.attach(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
+        let mut attaches = Request::new(ReceiverStream::new(outgoing));
+        if let Some(token) = token {
+            let bearer = format!("Bearer {token}").parse().unwrap();
+            attaches.metadata_mut().insert("authorization", bearer);
+        }
+        let mut intents = client.attach(attaches).await.unwrap().into_inner();
         let welcome = intents.message().await.unwrap().unwrap();
         assert!(matches!(welcome.intent, Some(Intent::Welcome(_))));
         Self { updates, intents }

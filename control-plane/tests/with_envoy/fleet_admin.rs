@@ -29,7 +29,7 @@ async fn agent(fleet: SocketAddr, name: &str, port: u16) -> Agent {
 }
 
 /// Answers the next call, which has to be of this method, with a message or a refusal.
-async fn answers(agent: &mut Agent, method: &str, answer: Result<&impl Message, &str>) -> Vec<u8> {
+pub async fn answers(agent: &mut Agent, method: &str, answer: Result<&impl Message, &str>) -> Vec<u8> {
     let call = agent.called().await;
     assert_eq!(call.method, format!("{METHODS}{method}"));
     match answer {

@@ -15,6 +15,7 @@ mod pins;
 mod pools;
 mod ports;
 mod quarantine;
+mod rest;
 mod soak;
 mod stack;
 mod state;

@@ -54,7 +54,17 @@ impl Place {
         self.authority.issue(&[HOST, further]).write(self.path(), "front")
     }
 
-    fn ca(&self) -> PathBuf {
+    /// A certificate for somebody else.
+    pub fn identity(&self, name: &str) -> Issued {
+        self.authority.issue(&[name])
+    }
+
+    /// The same, in files.
+    pub fn issue(&self, name: &str) -> (PathBuf, PathBuf) {
+        self.identity(name).write(self.path(), name)
+    }
+
+    pub fn ca(&self) -> PathBuf {
         self.authority.write(self.path(), "ca.pem")
     }
 

@@ -231,6 +231,10 @@ fn config(seed: u64, files: &Files) -> Config {
             "default-src 'self' 100%".to_owned(),
         );
     }
+    let rest = &mut config.rest;
+    (rest.enabled, rest.fleet) = (dice.often(), dice.one(&["", "control-plane:18001"]).to_owned());
+    rest.listen.set_port(20_000 + u16::try_from(seed).unwrap());
+    config.fleet.access.read_token_file = "/token".into();
     config.pools = (0..=dice.upto(2))
         .map(|n| (format!("p{seed}-{n}"), pool(&mut dice)))
         .collect();
@@ -300,7 +304,13 @@ fn add(resources: &mut StaticResources, snapshot: &Snapshot, name: &str) {
     }
     for resource in snapshot.of(Kind::Cluster) {
         let mut cluster = Cluster::decode(resource.body.as_ref()).unwrap();
-        let endpoints = snapshot.get(Kind::Endpoints, &resource.name).unwrap();
+        // The fleet port is the same for all, or named and given with its cluster.
+        let Some(endpoints) = snapshot.get(Kind::Endpoints, &resource.name) else {
+            if !resources.clusters.iter().any(|known| known.name == cluster.name) {
+                resources.clusters.push(cluster);
+            }
+            continue;
+        };
         cluster.load_assignment = Some(ClusterLoadAssignment::decode(endpoints.body.as_ref()).unwrap());
         cluster.eds_cluster_config = None;
         cluster.cluster_discovery_type = Some(cluster::ClusterDiscoveryType::Type(

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
+use tonic::metadata::MetadataValue;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::{Connected, TcpConnectInfo};
@@ -157,7 +158,13 @@ impl Door {
             .map_err(|refused| {
                 tracing::warn!(method, ?names, ?refused, "a call was refused");
                 match refused {
-                    Refused::Unknown(says) => Status::unauthenticated(says),
+                    Refused::Unknown(says) => {
+                        let mut status = Status::unauthenticated(says);
+                        // What an answer 401 is to have where somebody makes HTTP of this (RFC 9110, RFC 6750).
+                        let challenge = MetadataValue::from_static("Bearer");
+                        status.metadata_mut().insert("www-authenticate", challenge);
+                        status
+                    }
                     Refused::NotAllowed(says) => Status::permission_denied(says),
                 }
             })

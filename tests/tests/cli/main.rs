@@ -22,7 +22,7 @@ use self::cases::{
 const NOBODY: &str = "127.0.0.1:1";
 
 /// Commands that ask nobody.
-const ALONE: [&str; 11] = [
+const ALONE: [&str; 12] = [
     "worker-agent",
     "worker-agent-serve",
     "worker-agent-check-config",
@@ -34,6 +34,7 @@ const ALONE: [&str; 11] = [
     "control-plane-check-config",
     "control-plane-config-schema",
     "control-plane-config-reference",
+    "control-plane-openapi",
 ];
 
 fn run(program: &str, words: &[&str]) -> Output {
@@ -89,6 +90,17 @@ fn fits(program: &str, host: &str, (line, code, part): &Case) -> Result<(), Stri
         serde_json::from_slice::<Value>(good).map_err(|error| format!("{program} {line}: {error}: {all}"))?;
     }
     Ok(())
+}
+
+#[test]
+fn the_openapi_document_is_printed_as_it_is_kept() {
+    let said = run("control-plane", &["openapi"]);
+    assert!(said.status.success(), "{}", text(&said));
+    let kept = std::fs::read(parts::root().join("docs/reference/openapi.json")).unwrap();
+    assert!(
+        said.stdout == kept,
+        "write it anew: control-plane openapi > docs/reference/openapi.json"
+    );
 }
 
 /// The names of a program's commands that do something themselves, as its manual pages have them.

@@ -90,10 +90,6 @@ pub fn connection_manager(config: &Config, own: Vec<HttpFilter>) -> HttpConnecti
 /// What requests pass through, in this order; answers in the opposite one. The router must be the last.
 fn http_filters(config: &Config, own: Vec<HttpFilter>) -> Vec<HttpFilter> {
     let front = &config.front;
-    let router = Router {
-        suppress_envoy_headers: true,
-        ..Default::default()
-    };
     let body_limit = Buffer {
         max_request_bytes: number(front.limits.max_body_size),
     };
@@ -106,8 +102,17 @@ fn http_filters(config: &Config, own: Vec<HttpFilter>) -> Vec<HttpFilter> {
     filters.push(placement::filter());
     filters.extend(own);
     filters.push(http_filter("envoy.filters.http.buffer", &body_limit));
-    filters.push(http_filter(ROUTER, &router));
+    filters.push(router());
     filters
+}
+
+/// The last filter.
+pub fn router() -> HttpFilter {
+    let router = Router {
+        suppress_envoy_headers: true,
+        ..Default::default()
+    };
+    http_filter(ROUTER, &router)
 }
 
 /// What a client says in `x-envoy-*` headers and in `x-request-id` is dropped, wherever it sits. An empty list would

@@ -164,6 +164,7 @@ mod tests {
                 pools: pools.keys().take(1).cloned().collect(),
                 listen: Some("127.0.0.1:9081".parse().unwrap()),
                 tls_listen: None,
+                rest_listen: None,
             };
             let views = viewed.then(|| ("edge".to_owned(), edge)).into_iter().collect();
             Arc::new(Config {

@@ -33,6 +33,7 @@ mod made;
 mod placement;
 mod rate_limits;
 mod response_headers;
+mod rest;
 mod routes;
 mod script;
 mod secrets;
@@ -163,6 +164,8 @@ fn fixed(
     let mentioned = pools
         .iter()
         .flat_map(|(pool, settings)| tls::pool_secrets(pool, &settings.tls));
+    let rest = rest::resources(config);
+    let mentioned = mentioned.chain(rest.iter().flat_map(|(_, resource)| resource.refs.to_vec()));
     let mentioned = mentioned.chain(secured.iter().flat_map(|(_, listener)| listener.refs.to_vec()));
     let mentioned: BTreeSet<String> = mentioned.filter(|r| r.kind == Kind::Secret).map(|r| r.name).collect();
     let told = secrets.iter().filter(|(name, _)| mentioned.contains(*name));
@@ -174,8 +177,9 @@ fn fixed(
     });
     Ok(clusters
         .chain(plain)
-        .chain(secured.clone())
+        .chain(secured)
         .chain(told)
+        .chain(rest)
         .chain(own)
         .collect())
 }

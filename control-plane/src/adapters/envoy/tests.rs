@@ -3,6 +3,10 @@
 use std::fmt::Write as _;
 
 use envoy_types::pb::envoy::config::{cluster, endpoint, listener as listener_pb, route};
+use envoy_types::pb::envoy::extensions::filters::http::grpc_json_transcoder::v3::GrpcJsonTranscoder;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, http_filter,
+};
 use prost::Message;
 
 use super::*;
@@ -60,25 +64,27 @@ fn published(config: &Config, members: &[Member]) -> String {
     let mut text = String::new();
     for kind in Kind::ALL {
         for resource in snapshot.of(kind) {
-            let refs: Vec<String> = resource.refs.iter().map(|r| format!("{} {}", r.kind, r.name)).collect();
-            let body = match kind {
-                // A key is shown to nobody.
-                Kind::Secret => String::new(),
-                Kind::Cluster => rendered::<cluster::v3::Cluster>(&resource.body),
-                Kind::Endpoints => rendered::<endpoint::v3::ClusterLoadAssignment>(&resource.body),
-                Kind::Listener => rendered::<listener_pb::v3::Listener>(&resource.body),
-                Kind::Route => rendered::<route::v3::RouteConfiguration>(&resource.body),
-            };
-            let Resource { name, version, .. } = resource;
-            writeln!(
-                text,
-                "# {kind} {name}, version {version}, refers to [{}]\n{body}\n",
-                refs.join(", ")
-            )
-            .unwrap();
+            text += &shown(kind, resource);
         }
     }
     text
+}
+
+fn shown(kind: Kind, resource: &Resource) -> String {
+    let refs: Vec<String> = resource.refs.iter().map(|r| format!("{} {}", r.kind, r.name)).collect();
+    let body = match kind {
+        // A key is shown to nobody.
+        Kind::Secret => String::new(),
+        Kind::Cluster => rendered::<cluster::v3::Cluster>(&resource.body),
+        Kind::Endpoints => rendered::<endpoint::v3::ClusterLoadAssignment>(&resource.body),
+        Kind::Listener => rendered::<listener_pb::v3::Listener>(&resource.body),
+        Kind::Route => rendered::<route::v3::RouteConfiguration>(&resource.body),
+    };
+    let Resource { name, version, .. } = resource;
+    format!(
+        "# {kind} {name}, version {version}, refers to [{}]\n{body}\n\n",
+        refs.join(", ")
+    )
 }
 
 #[test]
@@ -94,9 +100,40 @@ fn how_http_is_spoken_with_clients() {
     // Its fields have a test of their own, with a real Envoy.
     assert_eq!(manager.access_log.len(), 1);
     manager.access_log.clear();
-    insta::assert_snapshot!(rendered::<
-        envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager,
-    >(&manager.encode_to_vec()));
+    insta::assert_snapshot!(rendered::<HttpConnectionManager>(&manager.encode_to_vec()));
+}
+
+#[test]
+fn what_envoy_is_told_for_rest() {
+    let mut config = Config::default();
+    config.fleet.access.full_token_file = "/token".into();
+    (config.rest.enabled, config.rest.fleet) = (true, "control-plane:18001".to_owned());
+    config.check().unwrap();
+    let mut text = String::new();
+    for (kind, mut resource) in rest::resources(&config) {
+        if kind == Kind::Listener {
+            // The descriptors change with every contract, and their bytes say nothing to people.
+            let mut listener = listener_pb::v3::Listener::decode(resource.body).unwrap();
+            let filter = listener.filter_chains[0].filters.remove(0);
+            let Some(listener_pb::v3::filter::ConfigType::TypedConfig(any)) = filter.config_type else {
+                panic!("no connection manager")
+            };
+            let mut manager = HttpConnectionManager::decode(any.value.as_slice()).unwrap();
+            let Some(http_filter::ConfigType::TypedConfig(any)) = manager.http_filters[0].config_type.take() else {
+                panic!("no transcoder")
+            };
+            let mut transcoder = GrpcJsonTranscoder::decode(any.value.as_slice()).unwrap();
+            transcoder.descriptor_set = None;
+            writeln!(text, "{}", rendered::<GrpcJsonTranscoder>(&transcoder.encode_to_vec())).unwrap();
+            // Maps are shown in the order of chance.
+            let replies = manager.local_reply_config.take().unwrap();
+            assert_eq!(replies.mappers.len(), 8);
+            writeln!(text, "{}", rendered::<HttpConnectionManager>(&manager.encode_to_vec())).unwrap();
+            (resource.body, resource.version) = (listener.encode_to_vec().into(), "of the contracts".to_owned());
+        }
+        text += &shown(kind, &resource);
+    }
+    insta::assert_snapshot!(text);
 }
 
 #[test]

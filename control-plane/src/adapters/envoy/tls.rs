@@ -30,6 +30,9 @@ pub const HTTPS: &str = "front-tls";
 /// The listener for HTTP/3.
 pub const HTTP3: &str = "front-http3";
 
+/// What speaks TLS over TCP.
+pub const TLS: &str = "envoy.transport_sockets.tls";
+
 /// How long, in seconds, a client may remember that there is HTTP/3.
 const ALT_SVC_AGE: u32 = 86_400;
 
@@ -93,10 +96,7 @@ fn https(config: &Config, own: &[HttpFilter]) -> Listener {
     let tls = &config.front.tls;
     let chain = FilterChain {
         filters: listener::filters(config, &listener::connection_manager(config, own.to_vec())),
-        transport_socket: Some(socket(
-            "envoy.transport_sockets.tls",
-            &downstream(tls, &["h2", "http/1.1"]),
-        )),
+        transport_socket: Some(socket(TLS, &of_front(tls, &["h2", "http/1.1"]))),
         ..Default::default()
     };
     Listener {
@@ -116,7 +116,7 @@ fn http3(config: &Config, own: &[HttpFilter]) -> Listener {
         ..listener::connection_manager(config, own.to_vec())
     };
     let transport = QuicDownstreamTransport {
-        downstream_tls_context: Some(downstream(tls, &["h3"])),
+        downstream_tls_context: Some(of_front(tls, &["h3"])),
         ..Default::default()
     };
     let chain = FilterChain {
@@ -146,13 +146,24 @@ fn over_udp(mut address: Address) -> Address {
     address
 }
 
-fn downstream(tls: &FrontTls, protocols: &[&str]) -> DownstreamTlsContext {
-    let least = match tls.min_version {
+fn of_front(tls: &FrontTls, protocols: &[&str]) -> DownstreamTlsContext {
+    let clients = tls.asks_clients().then_some(FRONT_CLIENTS);
+    downstream(tls.min_version, (FRONT_CERTIFICATE, clients), protocols)
+}
+
+/// How a listener speaks TLS: with this certificate, and for clients that these authorities vouch for, or for all.
+pub fn downstream(
+    least: MinVersion,
+    (certificate, clients): (&str, Option<&str>),
+    protocols: &[&str],
+) -> DownstreamTlsContext {
+    let least = match least {
         MinVersion::Tls12 => TlsProtocol::TlSv12,
         MinVersion::Tls13 => TlsProtocol::TlSv13,
     };
-    let clients = tls.asks_clients().then(|| {
-        common_tls_context::ValidationContextType::ValidationContextSdsSecretConfig(by_name(FRONT_CLIENTS.to_owned()))
+    let asks = clients.is_some();
+    let clients = clients.map(|name| {
+        common_tls_context::ValidationContextType::ValidationContextSdsSecretConfig(by_name(name.to_owned()))
     });
     DownstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
@@ -162,11 +173,11 @@ fn downstream(tls: &FrontTls, protocols: &[&str]) -> DownstreamTlsContext {
                 ..Default::default()
             }),
             alpn_protocols: protocols.iter().map(|protocol| (*protocol).to_owned()).collect(),
-            tls_certificate_sds_secret_configs: vec![by_name(FRONT_CERTIFICATE.to_owned())],
+            tls_certificate_sds_secret_configs: vec![by_name(certificate.to_owned())],
             validation_context_type: clients,
             ..Default::default()
         }),
-        require_client_certificate: truth(tls.asks_clients()),
+        require_client_certificate: truth(asks),
         ..Default::default()
     }
 }
@@ -176,21 +187,25 @@ pub fn upstream(pool: &str, tls: &TlsClient) -> Option<TransportSocket> {
     if !tls.is_set() {
         return None;
     }
-    let shows = tls.shows_certificate().then(|| by_name(pool_certificate(pool)));
-    let authority = by_name(pool_authority(pool));
+    let shows = tls.shows_certificate().then(|| pool_certificate(pool));
+    Some(calling((pool_authority(pool), shows), &tls.server_name, "http/1.1"))
+}
+
+/// How Envoy speaks TLS with somebody whom these authorities vouch for, showing this certificate, or none.
+pub fn calling((authority, shows): (String, Option<String>), sni: &str, protocol: &str) -> TransportSocket {
     let context = UpstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
-            alpn_protocols: vec!["http/1.1".to_owned()],
-            tls_certificate_sds_secret_configs: shows.into_iter().collect(),
+            alpn_protocols: vec![protocol.to_owned()],
+            tls_certificate_sds_secret_configs: shows.map(by_name).into_iter().collect(),
             validation_context_type: Some(
-                common_tls_context::ValidationContextType::ValidationContextSdsSecretConfig(authority),
+                common_tls_context::ValidationContextType::ValidationContextSdsSecretConfig(by_name(authority)),
             ),
             ..Default::default()
         }),
-        sni: tls.server_name.clone(),
+        sni: sni.to_owned(),
         ..Default::default()
     };
-    Some(socket("envoy.transport_sockets.tls", &context))
+    socket(TLS, &context)
 }
 
 /// In the front's place, for requests without TLS: each is led to HTTPS, with its method and body.
@@ -228,7 +243,7 @@ fn by_name(name: String) -> SdsSecretConfig {
     }
 }
 
-fn socket<M: Message + Name>(name: &str, config: &M) -> TransportSocket {
+pub fn socket<M: Message + Name>(name: &str, config: &M) -> TransportSocket {
     TransportSocket {
         name: name.to_owned(),
         config_type: Some(transport_socket::ConfigType::TypedConfig(any(config))),

@@ -43,7 +43,7 @@ mod tests {
             nodes: vec!["edge-*".to_owned()],
             pools: vec!["maps".to_owned()],
             listen: Some("127.0.0.1:9081".parse().unwrap()),
-            tls_listen: None,
+            ..View::default()
         };
         let config = Config {
             pools: [("maps".to_owned(), pool("*")), ("inner".to_owned(), pool("inner.org"))].into(),

@@ -102,7 +102,7 @@ fn named(item: &Value, key: &str) -> Result<String, Faulty> {
     }
 }
 
-/// A listener on the front's own port would be refused by Envoy, or take its requests.
+/// A listener on a port of ours would be refused by Envoy, or take its requests.
 fn apart(config: &Config, listener: &Value, key: &str) -> Result<(), Faulty> {
     let either = |value: &Value, snake: &str, camel: &str| {
         let found = if value[snake].is_null() {
@@ -115,11 +115,14 @@ fn apart(config: &Config, listener: &Value, key: &str) -> Result<(), Faulty> {
     let socket = either(&listener["address"], "socket_address", "socketAddress");
     let port = either(&socket, "port_value", "portValue");
     let is_udp = socket["protocol"] == "UDP";
-    if !is_udp && port.as_u64() == Some(u64::from(config.front.listen.port())) {
-        return Err(Faulty {
-            key: format!("{key}.address.socket_address.port_value"),
-            problem: format!("{port} is the port of `front.listen`: take another one"),
-        });
+    let rest = config.rest.enabled.then_some(("rest.listen", config.rest.listen));
+    for (ours, address) in [("front.listen", config.front.listen)].into_iter().chain(rest) {
+        if !is_udp && port.as_u64() == Some(u64::from(address.port())) {
+            return Err(Faulty {
+                key: format!("{key}.address.socket_address.port_value"),
+                problem: format!("{port} is the port of `{ours}`: take another one"),
+            });
+        }
     }
     Ok(())
 }

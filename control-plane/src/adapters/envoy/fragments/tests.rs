@@ -10,6 +10,7 @@ use serde_json::json;
 use super::*;
 use crate::adapters::envoy::tests::snapshot;
 use crate::adapters::secrets::Secrets;
+use crate::config::Rest;
 use crate::core::resources::Reference;
 
 fn with(listeners: Value, clusters: Value, http_filters: Value) -> Config {
@@ -266,6 +267,14 @@ fn each_mistake_is_named_where_it_stands() {
         (
             with(json!([listener(port)]), json!([]), json!([])),
             "`fragments.own.listeners[0].address.socket_address.port_value`: 9080 is the port of `front.listen`",
+        ),
+        (
+            {
+                let mut config = with(json!([listener(Rest::default().listen.port())]), json!([]), json!([]));
+                config.rest.enabled = true;
+                config
+            },
+            "9903 is the port of `rest.listen`",
         ),
     ] {
         let said = check(&config).unwrap_err().to_string();
