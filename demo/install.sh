@@ -309,7 +309,7 @@ list() {
   for line in "${POSTGRESQL_PACKAGES[@]}"; do say "| \`${line%%:*}\` | Debian, for the tests | ${line#*: } |"; done
   say "| \`prometheus\` | Debian, unpacked into \`.parts/prometheus\`, for the tests | runs the queries of dashboards and alerts |"
   say "| \`OWSLib\` $OWSLIB_VERSION | PyPI, into \`.parts/venv\`, for the tests | a real client |"
-  say "| \`moto\` $MOTO_VERSION | PyPI, into \`.parts/venv\`, for the tests | an S3 server |"
+  say "| \`moto\` $MOTO_VERSION | PyPI, into \`.parts/venv\`, for the tests | an S3 server; it brings a validator of OpenAPI documents along |"
   say "| \`cargo-nextest\` $NEXTEST_VERSION | crates.io, for the tests | runs them |"
   say "| \`nginx\` | Debian, unpacked into \`.parts/nginx\`, for the benches | stands before the QGIS Server that they compare with |"
 }

@@ -90,9 +90,6 @@ pub fn connection_manager(config: &Config, own: Vec<HttpFilter>) -> HttpConnecti
 /// What requests pass through, in this order; answers in the opposite one. The router must be the last.
 fn http_filters(config: &Config, own: Vec<HttpFilter>) -> Vec<HttpFilter> {
     let front = &config.front;
-    let body_limit = Buffer {
-        max_request_bytes: number(front.limits.max_body_size),
-    };
     let mut filters = Vec::new();
     filters.extend(response_headers::filter(front));
     filters.extend(compression::filters(front));
@@ -101,9 +98,17 @@ fn http_filters(config: &Config, own: Vec<HttpFilter>) -> Vec<HttpFilter> {
     filters.push(script::filter(front));
     filters.push(placement::filter());
     filters.extend(own);
-    filters.push(http_filter("envoy.filters.http.buffer", &body_limit));
+    filters.push(body_limit(front.limits.max_body_size));
     filters.push(router());
     filters
+}
+
+/// Takes bodies of so many bytes, and answers larger ones with 413.
+pub fn body_limit(bytes: u32) -> HttpFilter {
+    let buffer = Buffer {
+        max_request_bytes: number(bytes),
+    };
+    http_filter("envoy.filters.http.buffer", &buffer)
 }
 
 /// The last filter.

@@ -156,7 +156,7 @@ fn connection_manager(config: &Config) -> HttpConnectionManager {
             config_source: Some(over_ads()),
             route_config_name: REST.to_owned(),
         })),
-        http_filters: vec![transcoder(), listener::router()],
+        http_filters: vec![listener::body_limit(MAX_REQUEST), transcoder(), listener::router()],
         // A project's name in a path has slashes, and clients that are made from the OpenAPI document encode them.
         path_with_escaped_slashes_action: hcm::PathWithEscapedSlashesAction::KeepUnchanged as i32,
         local_reply_config: Some(local_replies()),
@@ -185,6 +185,7 @@ fn transcoder() -> HttpFilter {
             reject_unknown_query_parameters: true,
             reject_binding_body_field_collisions: true,
         }),
+        // Of what has not been translated yet; the filter before it counts all.
         max_request_body_size: number(MAX_REQUEST),
         max_response_body_size: number(MAX_RESPONSE),
         ..Default::default()

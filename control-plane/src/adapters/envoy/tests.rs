@@ -119,7 +119,7 @@ fn what_envoy_is_told_for_rest() {
                 panic!("no connection manager")
             };
             let mut manager = HttpConnectionManager::decode(any.value.as_slice()).unwrap();
-            let Some(http_filter::ConfigType::TypedConfig(any)) = manager.http_filters[0].config_type.take() else {
+            let Some(http_filter::ConfigType::TypedConfig(any)) = manager.http_filters[1].config_type.take() else {
                 panic!("no transcoder")
             };
             let mut transcoder = GrpcJsonTranscoder::decode(any.value.as_slice()).unwrap();

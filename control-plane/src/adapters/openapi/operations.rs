@@ -72,7 +72,7 @@ pub fn operation(
         "tags": [tag(&binding.path)],
         "x-graticule-method": method.full_name(),
         "x-graticule-role": role,
-        "responses": responses(schemas.message(&output), method.is_server_streaming()),
+        "responses": responses(&schemas.message(&output), method.is_server_streaming()),
     });
     if !parameters.is_empty() {
         operation["parameters"] = Value::Array(parameters);
@@ -98,7 +98,7 @@ pub fn errors() -> Value {
     Value::Object(errors)
 }
 
-fn responses(schema: Value, streams: bool) -> Value {
+fn responses(schema: &Value, streams: bool) -> Value {
     let says = if streams {
         "A stream: one JSON object of this schema a line. It begins at once, and what goes wrong later ends it early."
     } else {
