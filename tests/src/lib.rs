@@ -12,6 +12,7 @@ pub mod bench;
 pub mod bucket_server;
 pub mod certificates;
 pub mod client;
+mod control_plane;
 pub mod draw;
 mod incumbent;
 pub mod links;
@@ -32,6 +33,7 @@ pub mod xml;
 
 pub use agent::Agent;
 pub use client::{Answer, Client};
+pub use control_plane::ControlPlane;
 pub use graticule_proto::v1::WorkerInfo;
 pub use incumbent::Incumbent;
 pub use load::{Load, Tally};

@@ -1,4 +1,4 @@
-//! The whole stack: a control plane, agents and an Envoy, each a process of its own.
+//! The whole stack: a control plane or two, agents and an Envoy, each a process of its own.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::agent::Agent;
 use crate::client::{Answer, Client};
+use crate::control_plane::ControlPlane;
 use crate::memory::family;
 use crate::ports::Port;
 use crate::process::Process;
@@ -23,6 +24,7 @@ pub struct Plan {
     projects: PathBuf,
     agent_environment: BTreeMap<String, String>,
     control_plane_environment: BTreeMap<String, String>,
+    control_planes: usize,
 }
 
 impl Plan {
@@ -37,6 +39,17 @@ impl Plan {
             projects,
             agent_environment,
             control_plane_environment,
+            control_planes: 1,
+        }
+    }
+
+    /// Two control planes, and Envoy as `envoy/bootstrap-twin.yaml` has it. Each has a store of its own unless
+    /// `CONF_STORE__URL` is set.
+    #[must_use]
+    pub fn twins(self) -> Self {
+        Self {
+            control_planes: 2,
+            ..self
         }
     }
 
@@ -93,17 +106,15 @@ impl Plan {
 
 /// A running stack. When it goes, everything it started is ended; after a failure, the logs' ends are shown.
 ///
-/// Fields are dropped in the order they stand: first what serves clients, last the control plane and the files.
+/// Fields are dropped in the order they stand: first what serves clients, last control planes and the files.
 pub struct Stack {
     envoy: Process,
     /// The agents, in the order they were started.
     pub agents: Vec<Agent>,
-    control_plane: Option<Process>,
+    /// The control planes, in the order in which they count.
+    pub control_planes: Vec<ControlPlane>,
     front: Port,
     admin: Port,
-    xds: Port,
-    fleet: Port,
-    status: Port,
     plan: Plan,
     client: Client,
     folder: TempDir,
@@ -112,9 +123,19 @@ pub struct Stack {
 impl Stack {
     fn without_agents(plan: Plan) -> Self {
         let folder = tempfile::Builder::new().prefix("graticule-test-").tempdir().unwrap();
-        let [front, admin, xds, fleet, status] = std::array::from_fn(|_| Port::reserve());
+        let [front, admin] = std::array::from_fn(|_| Port::reserve());
+        let mut environment = plan.control_plane_environment.clone();
+        environment
+            .entry("CONF_FRONT__LISTEN".to_owned())
+            .or_insert(front.address().to_string());
+        let named = [("control-plane", "store"), ("control-plane-2", "store-2")].into_iter();
+        let control_planes: Vec<ControlPlane> = named
+            .take(plan.control_planes)
+            .map(|(name, store)| ControlPlane::new(name, folder.path(), store, environment.clone()))
+            .collect();
         let bootstrap = folder.path().join("bootstrap.yaml");
-        std::fs::write(&bootstrap, bootstrap_text(xds.address(), admin.address())).unwrap();
+        let xds: Vec<SocketAddr> = control_planes.iter().map(|one| one.xds.address()).collect();
+        std::fs::write(&bootstrap, bootstrap_text(&xds, admin.address())).unwrap();
         let mut command = Command::new(parts::envoy());
         command
             .args([
@@ -131,53 +152,36 @@ impl Stack {
         let mut stack = Self {
             envoy,
             agents: Vec::new(),
-            control_plane: None,
+            control_planes,
             front,
             admin,
-            xds,
-            fleet,
-            status,
             plan,
             client,
             folder,
         };
-        stack.start_control_plane();
+        stack.control_planes.iter_mut().for_each(ControlPlane::start);
         stack
     }
 
     /// Starts the control plane and does not wait.
     pub fn start_control_plane(&mut self) {
-        let mut command = Command::new(parts::binary("control-plane"));
-        command
-            .arg("serve")
-            .env("CONF_XDS__LISTEN", self.xds.address().to_string())
-            .env("CONF_FLEET__LISTEN", self.fleet.address().to_string())
-            .env("CONF_STATUS__LISTEN", self.status.address().to_string())
-            .env("CONF_FRONT__LISTEN", self.front.address().to_string())
-            .env("CONF_STORE__DIR", self.store())
-            .envs(&self.plan.control_plane_environment);
-        let log = self.folder.path().join("control-plane.log");
-        self.control_plane = Some(Process::start("control-plane", &mut command, &log));
+        self.control_planes[0].start();
     }
 
     /// Ends the control plane with SIGKILL.
     pub fn kill_control_plane(&mut self) {
-        if let Some(mut process) = self.control_plane.take() {
-            process.kill();
-        }
+        self.control_planes[0].kill();
     }
 
     /// Sends SIGTERM to the control plane and does not wait.
     pub fn terminate_control_plane(&mut self) {
-        if let Some(process) = &mut self.control_plane {
-            process.signal(Signal::SIGTERM);
-        }
+        self.control_planes[0].signal(Signal::SIGTERM);
     }
 
     /// Where agents and tools reach the control plane.
     #[must_use]
     pub fn fleet(&self) -> SocketAddr {
-        self.fleet.address()
+        self.control_planes[0].fleet()
     }
 
     /// Where the control plane keeps the fleet's pins.
@@ -191,20 +195,13 @@ impl Stack {
     /// # Panics
     /// When it does not run, or does not end in time.
     pub async fn until_control_plane_ended(&mut self) -> (ExitStatus, String) {
-        let process = self.control_plane.as_mut().unwrap();
-        until("the control plane to end", async || process.ended().is_some()).await;
-        (process.ended().unwrap(), process.log())
+        self.control_planes[0].until_ended().await
     }
 
     /// Runs the control plane's command line against the one of this stack.
     #[must_use]
     pub fn cli(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(parts::binary("control-plane"));
-        command
-            .args(arguments)
-            .arg("--host")
-            .arg(self.fleet.address().to_string());
-        command.output().unwrap()
+        self.control_planes[0].cli(arguments)
     }
 
     /// Starts one agent more and does not wait.
@@ -216,13 +213,18 @@ impl Stack {
             .control_plane_environment
             .contains_key("CONF_FLEET__TLS__CERT_FILE");
         let scheme = if secured { "https" } else { "http" };
+        let control_planes = self.control_planes.iter();
+        let control_planes: Vec<String> = control_planes
+            .map(|one| format!("{scheme}://{}", one.fleet()))
+            .collect();
+        let control_planes = match &control_planes[..] {
+            [one] => one.clone(),
+            several => serde_json::json!(several).to_string(),
+        };
         for (key, value) in [
             ("CONF_WORKER__NUM_PROCESSES", self.plan.workers.to_string()),
             ("CONF_WORKER__QGIS__PROJECTS__SEARCH_PATHS", projects),
-            (
-                "CONF_FLEET__CONTROL_PLANE",
-                format!("{scheme}://{}", self.fleet.address()),
-            ),
+            ("CONF_FLEET__CONTROL_PLANE", control_planes),
         ] {
             environment.entry(key.to_owned()).or_insert(value);
         }
@@ -321,13 +323,13 @@ impl Stack {
     /// A client of the control plane's operations port.
     #[must_use]
     pub fn status(&self) -> Client {
-        Client::new(self.status.address())
+        self.control_planes[0].status()
     }
 
     /// What all its processes use of memory together, in bytes.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        let control_plane = self.control_plane.as_ref().map(Process::pid);
+        let control_plane = self.control_planes.iter().filter_map(ControlPlane::pid);
         let agents = self.agents.iter().map(Agent::pid);
         agents.chain(control_plane).chain([self.envoy_pid()]).map(family).sum()
     }
@@ -348,9 +350,14 @@ impl Drop for Stack {
     }
 }
 
-fn bootstrap_text(xds: SocketAddr, admin: SocketAddr) -> String {
-    let mut text = std::fs::read_to_string(parts::root().join("envoy/bootstrap.yaml")).unwrap();
-    for (port, ours) in [(18000, xds), (9901, admin)] {
+fn bootstrap_text(xds: &[SocketAddr], admin: SocketAddr) -> String {
+    let file = if xds.len() == 1 {
+        "bootstrap.yaml"
+    } else {
+        "bootstrap-twin.yaml"
+    };
+    let mut text = std::fs::read_to_string(parts::root().join("envoy").join(file)).unwrap();
+    for (port, ours) in [18000, 28000].into_iter().zip(xds).chain([(9901, &admin)]) {
         let written = format!("port_value: {port}");
         assert_eq!(
             text.matches(&written).count(),

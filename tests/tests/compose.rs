@@ -84,7 +84,7 @@ fn the_daemons_accept_what_they_are_told() {
 #[test]
 fn every_file_is_there() {
     let root = parts::root();
-    for file in ["compose.yaml", "tests/docker/compose.yaml"] {
+    for file in ["compose.yaml", "compose-twin.yaml", "tests/docker/compose.yaml"] {
         let compose = reading::with_defaults(&reading::yaml(file));
         for (name, service) in services(&compose) {
             let build = &service["build"];
@@ -267,19 +267,133 @@ fn the_two_bootstraps_say_the_same() {
     assert_eq!(plain, ours);
 }
 
+/// The first cluster of a bootstrap, which is the control planes'.
+fn control_planes(bootstrap: &Value) -> &Value {
+    &bootstrap["static_resources"]["clusters"][0]
+}
+
 #[test]
-fn envoy_accepts_the_bootstrap() {
-    let output = Command::new(parts::envoy())
-        .args(["--mode", "validate", "--config-path", "envoy/bootstrap-compose.yaml"])
-        .current_dir(parts::root())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+fn the_bootstraps_for_two_control_planes_say_the_same_but_for_these() {
+    for (one, two) in [
+        ("bootstrap.yaml", "bootstrap-twin.yaml"),
+        ("bootstrap-compose.yaml", "bootstrap-compose-twin.yaml"),
+    ] {
+        let one = reading::yaml(&format!("envoy/{one}"));
+        let mut two = reading::yaml(&format!("envoy/{two}"));
+        let cluster = two["static_resources"]["clusters"][0].as_object_mut().unwrap();
+        for more in ["health_checks", "outlier_detection"] {
+            assert!(cluster.remove(more).is_some());
+        }
+        let endpoints = cluster["load_assignment"]["endpoints"].as_array_mut().unwrap();
+        let second = endpoints.pop().unwrap();
+        assert_eq!((&second["priority"], endpoints.len()), (&json!(1), 1));
+        assert_eq!(endpoints[0].as_object_mut().unwrap().remove("priority"), Some(json!(0)));
+        assert_eq!(one, two);
+    }
+    let (plain, ours) = (
+        reading::yaml("envoy/bootstrap-twin.yaml"),
+        reading::yaml("envoy/bootstrap-compose-twin.yaml"),
+    );
+    for checks in ["health_checks", "outlier_detection"] {
+        assert_eq!(control_planes(&plain)[checks], control_planes(&ours)[checks]);
+    }
+}
+
+#[test]
+fn the_twin_of_the_control_plane_is_told_the_same() {
+    let (one, over) = (compose(), reading::with_defaults(&reading::yaml("compose-twin.yaml")));
+    let (one, over) = (services(&one), services(&over));
+    let (first, twin) = (one["control-plane"], over["control-plane-twin"]);
+    let mut told = first["environment"].clone();
+    let more = fields(&over["control-plane"]["environment"]);
+    more.for_each(|(name, value)| told[name] = value.clone());
+    assert_eq!(told, twin["environment"]);
+    for key in [
+        "image",
+        "build",
+        "user",
+        "healthcheck",
+        "mem_limit",
+        "read_only",
+        "cap_drop",
+        "security_opt",
+    ] {
+        assert_eq!(first[key], twin[key], "{key}");
+    }
+    // Nobody is root, and nothing is open to everybody.
+    for service in ["control-plane-twin", "store"] {
+        assert!(
+            string(over[service], "user")
+                .split(':')
+                .all(|id| id.parse::<u32>().is_ok_and(|id| id > 0))
+        );
+        assert_eq!(over[service]["cap_drop"], json!(["ALL"]));
+    }
+    assert!(over["store"]["ports"].is_null());
+    for published in items(&twin["ports"]) {
+        assert!(string_of(published).starts_with("127.0.0.1:"));
+    }
+    let addresses = string(&over["worker-agent"]["environment"], "CONF_FLEET__CONTROL_PLANE");
+    let addresses: Vec<String> = serde_json::from_str(addresses).unwrap();
+    assert_eq!(
+        addresses,
+        ["http://control-plane:18001", "http://control-plane-twin:18001"]
+    );
+    let bootstrap = reading::yaml("envoy/bootstrap-compose-twin.yaml");
+    let endpoints = items(&control_planes(&bootstrap)["load_assignment"]["endpoints"]);
+    let hosts = endpoints.iter().map(|endpoints| {
+        let address = &endpoints["lb_endpoints"][0]["endpoint"]["address"]["socket_address"];
+        string(address, "address")
+    });
+    assert_eq!(hosts.collect::<Vec<_>>(), ["control-plane", "control-plane-twin"]);
+
+    // Both daemons take what they are told.
+    for (daemon, service) in [
+        ("control-plane", "control-plane-twin"),
+        ("worker-agent", "worker-agent"),
+    ] {
+        let mut environment = environment(daemon);
+        for (name, value) in fields(&over[service]["environment"]) {
+            environment.insert(name.to_owned(), string_of(value));
+        }
+        let mut command = Command::new(parts::binary(daemon));
+        let output = command
+            .arg("check-config")
+            .env_clear()
+            .envs(environment)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{daemon}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+#[test]
+fn envoy_accepts_the_bootstraps() {
+    for bootstrap in [
+        "bootstrap-compose.yaml",
+        "bootstrap-compose-twin.yaml",
+        "bootstrap-twin.yaml",
+    ] {
+        let output = Command::new(parts::envoy())
+            .args(["--mode", "validate", "--config-path"])
+            .arg(parts::root().join("envoy").join(bootstrap))
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{bootstrap}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
 }
 
 #[test]
 fn every_variable_is_documented_with_its_default() {
-    let source = reading::text("compose.yaml");
+    let source = reading::text("compose.yaml") + &reading::text("compose-twin.yaml");
     let code: String = source
         .lines()
         .filter(|line| !line.trim_start().starts_with('#'))
@@ -300,7 +414,7 @@ fn every_variable_is_documented_with_its_default() {
         let defaults: Vec<&str> = cells[2].split(", ").map(|default| default.trim_matches('`')).collect();
         documented.extend(names.enumerate().map(|(at, name)| (name, defaults[at].to_owned())));
     }
-    assert_eq!(used, documented, "left compose.yaml, right docs/compose.md");
+    assert_eq!(used, documented, "left the compose files, right docs/compose.md");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Builds the agent from its configuration, binds its ports, and runs it until it is to stop.
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use graticule_daemon::config::{ConfigError, Loaded, Sources};
 use graticule_daemon::current::Current;
 use graticule_daemon::ops::{self, Ops};
 use graticule_daemon::ready::Readiness;
-use graticule_daemon::tls::{Dial, Gauges, ServerTls};
+use graticule_daemon::tls::{Gauges, ServerTls};
 use graticule_proto::v1::qgis_admin_server::QgisAdminServer;
 use graticule_proto::v1::qgis_server_server::QgisServerServer;
 use graticule_proto::v1::{AgentHello, AgentPhase, AgentState};
@@ -22,12 +22,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::Endpoint;
 
 use crate::adapters::calls::CallsHandle;
 use crate::adapters::demand::DemandHandle;
 use crate::adapters::fleet_pins::FleetPinsHandle;
-use crate::adapters::link;
+use crate::adapters::link::{self, Parts};
 use crate::adapters::pins::Pins;
 use crate::adapters::python::Python;
 use crate::adapters::quarantine::QuarantineHandle;
@@ -38,6 +37,7 @@ use crate::adapters::user;
 use crate::adapters::watch::Watch;
 use crate::config::Config;
 use crate::core::message::{Isolation, Settings, User};
+use crate::links::{Way, links};
 use crate::live::{self, Live};
 use crate::serve;
 use crate::serve::admin::Admin;
@@ -83,11 +83,12 @@ pub struct Bound {
     ops: Ops,
     supervisor: Supervisor,
     standing: Standing,
-    link: Option<((Endpoint, Dial), AgentHello)>,
+    links: (Vec<Way>, AgentHello),
     quarantine: QuarantineHandle,
     fleet_pins: FleetPinsHandle,
     demand: DemandHandle,
-    calls: CallsHandle,
+    /// For each control plane.
+    calls: Vec<CallsHandle>,
     state: watch::Receiver<AgentState>,
     drain_delay: Duration,
     shutdown_grace: Current<Duration>,
@@ -235,7 +236,7 @@ pub async fn build(loaded: &Loaded<Config>, sources: Sources) -> anyhow::Result<
         environment: workers_environment,
     };
     let restored = pins.iter().map(str::to_owned).collect();
-    let fleet_pins = FleetPinsHandle::default();
+    let fleet_pins = FleetPinsHandle::new(&config.fleet.control_plane, pins.last());
     let admin = Admin::restore(
         pins,
         cache,
@@ -261,7 +262,12 @@ pub async fn build(loaded: &Loaded<Config>, sources: Sources) -> anyhow::Result<
         .add_service(reflection)
         .add_service(qgis_server)
         .add_service(QgisAdminServer::new(admin.clone()));
-    let calls = CallsHandle::new(QgisAdminServer::new(admin));
+    let links = links(config, &name, http_address, grpc_address)?;
+    let calls = links
+        .0
+        .iter()
+        .map(|_| CallsHandle::new(QgisAdminServer::new(admin.clone())));
+    let calls = calls.collect();
 
     let readiness = Readiness::new();
     let pins = state::Pins {
@@ -281,7 +287,7 @@ pub async fn build(loaded: &Loaded<Config>, sources: Sources) -> anyhow::Result<
     );
     tokio::spawn(following.await);
     let shown = (Arc::clone(&metrics), supervisor.clone(), quarantine.clone(), plugins);
-    let told = agent_state.clone();
+    let (told, control_planes) = (agent_state.clone(), fleet_pins.clone());
     let ops = Ops {
         registry: metrics.registry(),
         readiness,
@@ -290,11 +296,11 @@ pub async fn build(loaded: &Loaded<Config>, sources: Sources) -> anyhow::Result<
             shown.0.ready(told.borrow().phase() == AgentPhase::Ready);
             shown.0.quarantined(&shown.2);
             shown.0.plugins(shown.3.counts());
+            shown.0.control_planes(&control_planes.standings());
         }),
         pages: Arc::new(|_| None),
     };
     let gauges = Gauges::register(&metrics.registry())?;
-    let link = link(config, &name, http_address, grpc_address)?;
     Ok(Bound {
         http: http_address,
         grpc: grpc_address,
@@ -309,7 +315,7 @@ pub async fn build(loaded: &Loaded<Config>, sources: Sources) -> anyhow::Result<
         ops,
         supervisor,
         standing,
-        link,
+        links,
         quarantine,
         fleet_pins,
         demand,
@@ -345,7 +351,7 @@ impl Bound {
     /// and ends every process. Once `hurry` is ready, what runs is cut short.
     pub async fn run(self, stop: impl Future<Output = ()>, hurry: impl Future<Output = ()>) -> Outcome {
         let (http_port, grpc_port, metrics_port) = self.listeners;
-        let attached = self.link.is_some();
+        let attached = !self.links.0.is_empty();
         let (closing, closed) = (CancellationToken::new(), CancellationToken::new());
         tokio::spawn(ops::serve(metrics_port, self.ops, closed.clone()));
         if let Some(tls) = self.data_tls.clone() {
@@ -363,17 +369,16 @@ impl Bound {
             .door
             .serve(server, self.routes, grpc_port, self.gauges, closing.clone());
         let grpc = tokio::spawn(grpc);
-        if let Some((way, hello)) = self.link {
-            let link = link::run(
-                way,
-                hello,
-                self.state,
-                self.quarantine,
-                self.fleet_pins,
-                self.demand,
-                self.calls,
-            );
-            tokio::spawn(link);
+        let (ways, hello) = self.links;
+        for (place, (way, calls)) in ways.into_iter().zip(self.calls).enumerate() {
+            let parts = Parts {
+                quarantine: self.quarantine.link(place),
+                pins: self.fleet_pins.link(place),
+                demand: self.demand.clone(),
+                calls,
+            };
+            let way = (way.endpoint, way.dial);
+            tokio::spawn(link::run(way, hello.clone(), self.state.clone(), parts));
         }
 
         tokio::spawn(reread(self.configured, closed.clone()));
@@ -507,59 +512,4 @@ fn state_dir(config: &Config, http: SocketAddr) -> anyhow::Result<PathBuf> {
         .or_else(home)
         .context("worker.state_dir is not set and there is no HOME: set it")?;
     Ok(base.join(format!("graticule-{}", http.port())))
-}
-
-fn link(
-    config: &Config,
-    name: &str,
-    http: SocketAddr,
-    grpc: SocketAddr,
-) -> anyhow::Result<Option<((Endpoint, Dial), AgentHello)>> {
-    let fleet = &config.fleet;
-    if fleet.control_plane.is_empty() {
-        return Ok(None);
-    }
-    let endpoint = Endpoint::from_shared(fleet.control_plane.clone()).with_context(|| {
-        format!(
-            "fleet.control_plane `{}`: expected such as http://127.0.0.1:18001",
-            fleet.control_plane
-        )
-    })?;
-    let reached = |configured: &str, bound: SocketAddr, key: &str| -> anyhow::Result<String> {
-        if !configured.is_empty() {
-            let address: SocketAddr = configured
-                .parse()
-                .with_context(|| format!("{key} `{configured}`: expected an IP address and a port"))?;
-            return Ok(address.to_string());
-        }
-        if bound.ip().is_unspecified() {
-            let own = own_address(endpoint.uri())
-                .with_context(|| format!("{key} is not set and could not be found out: set it"))?;
-            return Ok(SocketAddr::new(own, bound.port()).to_string());
-        }
-        Ok(bound.to_string())
-    };
-    let hello = AgentHello {
-        agent_id: name.to_owned(),
-        pool: fleet.pool.clone(),
-        data_address: reached(&fleet.advertise_http, http, "fleet.advertise_http")?,
-        grpc_address: reached(&fleet.advertise_grpc, grpc, "fleet.advertise_grpc")?,
-        version: env!("CARGO_PKG_VERSION").into(),
-        longest_timeout: config.server.longest_timeout() + config.worker.cancel_timeout,
-    };
-    Ok(Some(((endpoint, config.dial()?), hello)))
-}
-
-/// The address from which this machine would speak to the control plane, by asking the kernel's routing table.
-fn own_address(control_plane: &http::Uri) -> anyhow::Result<IpAddr> {
-    let host = control_plane.host().context("the control plane's URL names no host")?;
-    let secured = control_plane.scheme_str() == Some("https");
-    let port = control_plane.port_u16().unwrap_or(if secured { 443 } else { 80 });
-    let target = (host, port)
-        .to_socket_addrs()?
-        .next()
-        .context("its name has no address")?;
-    let socket = std::net::UdpSocket::bind(if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
-    socket.connect(target)?;
-    Ok(socket.local_addr()?.ip())
 }

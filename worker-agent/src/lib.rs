@@ -8,6 +8,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod core;
+pub mod links;
 pub mod live;
 #[cfg(test)]
 mod pages;

@@ -40,6 +40,7 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
     app::worker_user(config)?;
     config.door()?;
     config.data_tls()?;
+    config.control_planes()?;
     config.dial()?;
     Ok(())
 }

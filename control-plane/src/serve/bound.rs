@@ -13,6 +13,7 @@ use graticule_daemon::ops::{self, Ops};
 use graticule_daemon::ready::Readiness;
 use graticule_daemon::tls::{Gauges, TlsError};
 use graticule_proto::access;
+use graticule_proto::v1::AgentWelcome;
 use graticule_proto::v1::fleet_admin_server::FleetAdminServer;
 use graticule_proto::v1::fleet_link_server::FleetLinkServer;
 use prometheus::Registry;
@@ -21,6 +22,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 use super::ads::XdsPort;
 use super::calls::Switchboard;
@@ -203,15 +206,26 @@ pub async fn build_from(layers: Layers) -> Result<Bound, BuildError> {
         clients: clients.clone(),
         stop: stop.clone(),
     });
-    let routes = Routes::new(envoys).add_service(status_of_envoys.clone());
+    let (fit, fitness) = tonic_health::server::health_reporter();
+    // Before the port is open: nobody is to find it well too early.
+    fit.set_service_status("", ServingStatus::NotServing).await;
+    servers.spawn(say_when_known(hub.clone(), fit, stop.clone()));
+    let routes = Routes::new(envoys)
+        .add_service(status_of_envoys.clone())
+        .add_service(fitness);
     servers.spawn(serve(doors.0, routes, xds, gauges.clone(), stop.clone()));
 
+    let control_plane_id = run_id();
+    let welcome = AgentWelcome {
+        store_id: kept.identity.unwrap_or_else(|| control_plane_id.clone()),
+        control_plane_id,
+    };
     let port = FleetPort::new(
         hub.clone(),
         keeper,
         live.clone(),
         switchboard.clone(),
-        &run_id(),
+        welcome,
         stop.clone(),
     );
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -316,6 +330,18 @@ async fn serve(door: Door, routes: Routes, listener: TcpListener, gauges: Gauges
     if let Err(error) = door.serve(server(), routes, listener, gauges, stop).await {
         tracing::error!(%error, "a gRPC port ended");
     }
+}
+
+/// Says on the port for Envoys that they may come, once there is something to tell them: an Envoy that knows several control
+/// planes does not wait at one that is just starting.
+async fn say_when_known(mut hub: Hub, fit: HealthReporter, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => return,
+        known = async { hub.views.wait_for(Option::is_some).await.is_ok() } => if !known { return },
+    }
+    fit.set_service_status("", ServingStatus::Serving).await;
+    stop.cancelled().await;
+    fit.set_service_status("", ServingStatus::NotServing).await;
 }
 
 /// Differs from start to start, and from process to process on one machine.

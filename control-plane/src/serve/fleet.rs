@@ -38,8 +38,8 @@ pub struct FleetPort {
     pub(super) keeper: Keeper,
     pub(super) live: Live,
     pub(super) switchboard: Switchboard,
-    /// Names this run of the control plane to agents.
-    control_plane_id: Arc<str>,
+    /// Names this run of the control plane and its store to agents.
+    welcome: Arc<AgentWelcome>,
     sessions: Arc<AtomicU64>,
     pub(super) stop: CancellationToken,
 }
@@ -52,7 +52,7 @@ impl FleetPort {
         keeper: Keeper,
         live: Live,
         switchboard: Switchboard,
-        control_plane_id: &str,
+        welcome: AgentWelcome,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl FleetPort {
             keeper,
             live,
             switchboard,
-            control_plane_id: Arc::from(control_plane_id),
+            welcome: Arc::new(welcome),
             sessions: Arc::default(),
             stop,
         }
@@ -194,11 +194,8 @@ impl FleetLink for FleetPort {
                 let (id, pool) = (identity.id.clone(), identity.pool.clone());
                 let seat = port.switchboard.attach(&identity.id, session);
                 port.tell(Event::Attached(session, identity)).await?;
-                let welcome = AgentWelcome {
-                    control_plane_id: port.control_plane_id.to_string(),
-                };
                 let welcome = AgentIntent {
-                    intent: Some(agent_intent::Intent::Welcome(welcome)),
+                    intent: Some(agent_intent::Intent::Welcome((*port.welcome).clone())),
                 };
                 let heard = match intents.send(Ok(welcome)).await {
                     Ok(()) => port.hear(session, (&id, &pool), &seat.line, updates, &intents).await,

@@ -20,5 +20,6 @@ mod soak;
 mod stack;
 mod state;
 mod tls;
+mod twins;
 mod validate;
 mod world;

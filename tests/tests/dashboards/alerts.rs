@@ -80,6 +80,14 @@ const WELL: &[(&str, &str)] = &[
     (r#"graticule_plugins{instance="a",pool="p",state="loaded"}"#, "2+0x130"),
     (r#"graticule_ready{instance="a",pool="p"}"#, "1+0x130"),
     (
+        r#"graticule_control_plane_connected{instance="a",pool="p",control_plane="http://c:18001"}"#,
+        "1+0x130",
+    ),
+    (
+        r#"graticule_control_plane_pins_ignored{instance="a",pool="p",control_plane="http://c:18001"}"#,
+        "0+0x130",
+    ),
+    (
         r#"graticule_tls_certificate_expires_timestamp_seconds{instance="c",used_for="front.tls"}"#,
         "4000000+0x130",
     ),
@@ -188,6 +196,16 @@ const ILL: &[(&str, &str, &str)] = &[
         "GraticuleControlPlaneGone",
         r#"up{job="control-plane",instance="c"}"#,
         "1+0x100 0+0x20",
+    ),
+    (
+        "GraticuleControlPlaneNotReached",
+        r#"graticule_control_plane_connected{instance="a",pool="p",control_plane="http://c:18001"}"#,
+        "1+0x90 0+0x40",
+    ),
+    (
+        "GraticuleControlPlanesDisagree",
+        r#"graticule_control_plane_pins_ignored{instance="a",pool="p",control_plane="http://c:18001"}"#,
+        "0+0x100 1+0x20",
     ),
     (
         "GraticuleNack",

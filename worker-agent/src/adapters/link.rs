@@ -1,8 +1,9 @@
-//! The stream to the control plane: who this agent is and how it is doing, again and again, for as long as it lives; and
+//! The stream to a control plane: who this agent is and how it is doing, again and again, for as long as it lives; and
 //! both ways, which requests kill workers; and downwards, what the fleet has pinned, and calls of this agent.
 //!
-//! The control plane may be away at any time; the agent serves on and comes back to it. It knows nothing of pools: others
-//! hand it the state to send.
+//! The control plane may be away at any time; the agent serves on and comes back to it. There is a link for each control
+//! plane, and each goes its own way. It knows nothing of pools: others hand it the state to send; and nothing of other links:
+//! what comes down by several is put together where it is used.
 
 use std::time::Duration;
 
@@ -19,8 +20,9 @@ use tonic::transport::Endpoint;
 
 use super::calls::CallsHandle;
 use super::demand::{DemandHandle, same_projects};
-use super::fleet_pins::FleetPinsHandle;
-use super::quarantine::QuarantineHandle;
+use super::fleet_pins::PinsLink;
+use super::quarantine::QuarantineLink;
+use crate::core::control_planes::Standing;
 
 /// The pause before a new try, which doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -40,15 +42,24 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How often they are asked for is told at most this often.
 const COUNTS_EVERY: Duration = Duration::from_secs(20);
 
+/// The parts of the agent that a link carries for.
+pub struct Parts {
+    /// Requests that kill workers.
+    pub quarantine: QuarantineLink,
+    /// What the fleet has pinned.
+    pub pins: PinsLink,
+    /// What is asked for.
+    pub demand: DemandHandle,
+    /// Calls of this agent; of this link alone.
+    pub calls: CallsHandle,
+}
+
 /// Tells the control plane at `endpoint` of this agent until `state` has no sender any more.
 pub async fn run(
     (endpoint, dial): (Endpoint, Dial),
     hello: AgentHello,
     mut state: watch::Receiver<AgentState>,
-    quarantine: QuarantineHandle,
-    pins: FleetPinsHandle,
-    demand: DemandHandle,
-    calls: CallsHandle,
+    mut parts: Parts,
 ) {
     let endpoint = endpoint
         .connect_timeout(Duration::from_secs(2))
@@ -61,9 +72,14 @@ pub async fn run(
     loop {
         let error = match dial.connect(&endpoint).await {
             Ok(channel) => {
-                let handles = (&quarantine, &pins, &demand, &calls);
-                let ended = attach(channel, &hello, &mut state, handles, || pause = FIRST_PAUSE).await;
-                calls.begin();
+                let address = endpoint.uri().to_string();
+                let ended = attach(channel, &hello, &address, &mut state, &mut parts, || {
+                    pause = FIRST_PAUSE;
+                })
+                .await;
+                parts.calls.begin();
+                parts.pins.end();
+                parts.quarantine.end();
                 match ended {
                     Ok(()) => return,
                     Err(error) => error.to_string(),
@@ -84,37 +100,53 @@ pub async fn run(
 async fn attach(
     channel: Channel,
     hello: &AgentHello,
+    address: &str,
     state: &mut watch::Receiver<AgentState>,
-    (quarantine, pins, demand, calls): (&QuarantineHandle, &FleetPinsHandle, &DemandHandle, &CallsHandle),
+    parts: &mut Parts,
     attached: impl FnOnce(),
 ) -> Result<(), tonic::Status> {
+    let Parts {
+        quarantine,
+        pins,
+        demand,
+        calls,
+    } = parts;
     let (send, updates) = mpsc::channel(4);
     let update = |update| AgentUpdate { update: Some(update) };
     let gone = |_| tonic::Status::unavailable("the stream ended");
     send.send(update(Update::Hello(hello.clone()))).await.map_err(gone)?;
-    pins.begin();
     let first = pins.sent(state.borrow_and_update().clone());
     send.send(update(Update::State(first.clone()))).await.map_err(gone)?;
     let mut intents = FleetLinkClient::new(channel)
         .attach(ReceiverStream::new(updates))
         .await?
         .into_inner();
-    match intents.next().await {
-        Some(intent) => intent?,
+    let welcome = match intents.next().await {
+        Some(intent) => match intent?.intent {
+            Some(Intent::Welcome(welcome)) => welcome,
+            other => return Err(not_a_welcome(other.is_some())),
+        },
         None => return Err(tonic::Status::unavailable("the control plane ended the stream")),
     };
     attached();
-    tracing::info!("attached to the control plane");
+    tracing::info!(
+        control_plane = address,
+        store = welcome.store_id,
+        "attached to the control plane"
+    );
+    pins.begin(&welcome);
     quarantine.begin();
     let mut sent = first;
     let mut due = Instant::now() + AT_LEAST_EVERY;
     let (mut asked, mut asked_at, mut look_at) = (None, Instant::now(), Instant::now());
+    let mut ignored = Ignored::default();
     loop {
         tokio::select! {
             // What is asked for, when that has changed; how often, now and then.
             () = tokio::time::sleep_until(look_at) => {
                 let (told, now) = (demand.told(), Instant::now());
                 look_at = now + LOOK_EVERY;
+                ignored.look(address, pins.standing());
                 let counts = now >= asked_at + COUNTS_EVERY;
                 let same = asked.as_ref().is_some_and(|asked| same_projects(asked, &told) && (!counts || *asked == told));
                 if !same {
@@ -169,6 +201,50 @@ async fn attach(
     }
 }
 
+fn not_a_welcome(is_known: bool) -> tonic::Status {
+    let what = if is_known {
+        "something else"
+    } else {
+        "what is not known here"
+    };
+    tonic::Status::failed_precondition(format!(
+        "the control plane's first word is {what} and no welcome; is this a fleet port, and not of a later version?"
+    ))
+}
+
+/// Says once, and not for a passing moment, that what a control plane tells of pins does not count.
+#[derive(Default)]
+struct Ignored {
+    before: Option<Standing>,
+    said: Option<Standing>,
+}
+
+impl Ignored {
+    fn look(&mut self, address: &str, now: Standing) {
+        let lasts = self.before.replace(now) == Some(now);
+        if !lasts || self.said == Some(now) {
+            return;
+        }
+        match now {
+            Standing::OtherStore => tracing::error!(
+                control_plane = address,
+                "this control plane has another store than one that stands before it in fleet.control_plane, so its pins are \
+                 ignored; give all of them the same store.url"
+            ),
+            Standing::Behind => tracing::warn!(
+                control_plane = address,
+                "this control plane tells an older revision of the fleet's pins than is known here, so its pins are ignored; \
+                 see that it reaches its store. If the store was put back to an older state, see docs/control-plane.md"
+            ),
+            Standing::Agrees if self.said.is_some() => {
+                tracing::info!(control_plane = address, "the pins of this control plane count again");
+            }
+            Standing::Agrees | Standing::Silent | Standing::Away => return,
+        }
+        self.said = Some(now).filter(|now| now.is_ignored());
+    }
+}
+
 fn differs_urgently(sent: &AgentState, now: &AgentState) -> bool {
     let pins = |state: &AgentState| (state.pins_revision, state.pins.clone(), state.missing_pins.clone());
     sent.phase != now.phase || pins(sent) != pins(now) || sent.pin_problems != now.pin_problems
@@ -177,6 +253,24 @@ fn differs_urgently(sent: &AgentState, now: &AgentState) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_passes_is_not_said_and_what_lasts_is_said_once() {
+        let mut ignored = Ignored::default();
+        let mut said = |standing| {
+            let before = ignored.said;
+            ignored.look("http://a", standing);
+            (ignored.said != before).then_some(ignored.said)
+        };
+        assert_eq!(said(Standing::Behind), None, "it may be about to hear");
+        assert_eq!(said(Standing::Agrees), None);
+        assert_eq!(said(Standing::Agrees), None, "nothing was wrong");
+        assert_eq!(said(Standing::OtherStore), None);
+        assert_eq!(said(Standing::OtherStore), Some(Some(Standing::OtherStore)));
+        assert_eq!(said(Standing::OtherStore), None);
+        assert_eq!(said(Standing::Agrees), None);
+        assert_eq!(said(Standing::Agrees), Some(None), "and that it is over");
+    }
 
     #[test]
     fn a_change_of_phase_does_not_wait() {

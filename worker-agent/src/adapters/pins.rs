@@ -1,10 +1,15 @@
-//! The pins of one agent on disk: its own in one small JSON file, the fleet's in another, each replaced as a whole so that
-//! a crash leaves the old or the new.
+//! The pins of one agent on disk: its own in one small JSON file, the fleet's in another, and where those are from in a
+//! third; each replaced as a whole so that a crash leaves the old or the new.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::core::control_planes::{Counts, Origin};
 
 /// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -31,8 +36,17 @@ pub enum PinsError {
 /// control plane told last, so that an agent that starts without one has them too.
 #[derive(Debug)]
 pub struct Pins {
-    own: List,
-    fleet: List,
+    own: Kept<BTreeSet<String>>,
+    fleet: Kept<BTreeSet<String>>,
+    /// In a file of its own: agents from before know the list alone.
+    origin: Kept<Option<OriginForm>>,
+}
+
+/// As it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct OriginForm {
+    store: String,
+    revision: u64,
 }
 
 impl Pins {
@@ -46,26 +60,27 @@ impl Pins {
             source,
         })?;
         Ok(Self {
-            own: List::open(state_dir.join("pins.json"))?,
-            fleet: List::open(state_dir.join("fleet-pins.json"))?,
+            own: Kept::open(state_dir.join("pins.json"))?,
+            fleet: Kept::open(state_dir.join("fleet-pins.json"))?,
+            origin: Kept::open(state_dir.join("fleet-pins-origin.json"))?,
         })
     }
 
     /// All names, sorted, each once.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.own.names.union(&self.fleet.names).map(String::as_str)
+        self.own.value.union(&self.fleet.value).map(String::as_str)
     }
 
     /// Whether `name` is pinned, by whomever.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
-        self.own.names.contains(name) || self.is_fleets(name)
+        self.own.value.contains(name) || self.is_fleets(name)
     }
 
     /// Whether `name` is pinned for the whole fleet.
     #[must_use]
     pub fn is_fleets(&self, name: &str) -> bool {
-        self.fleet.names.contains(name)
+        self.fleet.value.contains(name)
     }
 
     /// Adds a name of this agent's own; false when it was there.
@@ -73,7 +88,7 @@ impl Pins {
     /// # Errors
     /// When the file cannot be written; nothing has changed then.
     pub fn add(&mut self, name: &str) -> Result<bool, PinsError> {
-        let mut names = self.own.names.clone();
+        let mut names = self.own.value.clone();
         let added = names.insert(name.to_owned());
         self.own.replace(names)?;
         Ok(added)
@@ -84,59 +99,75 @@ impl Pins {
     /// # Errors
     /// When the file cannot be written; nothing has changed then.
     pub fn remove(&mut self, name: &str) -> Result<bool, PinsError> {
-        let mut names = self.own.names.clone();
+        let mut names = self.own.value.clone();
         let removed = names.remove(name);
         self.own.replace(names)?;
         Ok(removed)
     }
 
-    /// These are pinned for the whole fleet now.
+    /// What control planes told last; none when that was never, or before it was written down where it is from.
+    #[must_use]
+    pub fn last(&self) -> Option<Counts> {
+        let OriginForm { store, revision } = self.origin.value.clone()?;
+        Some(Counts {
+            origin: Origin { store, revision },
+            projects: self.fleet.value.clone(),
+        })
+    }
+
+    /// These are pinned for the whole fleet now, by whom it says there.
     ///
     /// # Errors
-    /// When the file cannot be written. They count all the same: the control plane tells them again.
-    pub fn set_fleet(&mut self, names: BTreeSet<String>) -> Result<(), PinsError> {
+    /// When a file cannot be written. They count all the same: the control plane tells them again.
+    pub fn set_fleet(&mut self, names: BTreeSet<String>, origin: &Origin) -> Result<(), PinsError> {
+        let origin = OriginForm {
+            store: origin.store.clone(),
+            revision: origin.revision,
+        };
+        // First: a crash between the two leaves older names, which whoever tells this revision puts right.
+        let written = self.origin.replace(Some(origin));
         let replaced = self.fleet.replace(names.clone());
-        self.fleet.names = names;
-        replaced
+        self.fleet.value = names;
+        written.and(replaced)
     }
 }
 
-/// One file of names.
+/// One file.
 #[derive(Debug)]
-struct List {
+struct Kept<T> {
     path: PathBuf,
-    names: BTreeSet<String>,
+    value: T,
 }
 
-impl List {
+impl<T: Clone + Default + PartialEq + Serialize + DeserializeOwned> Kept<T> {
     fn open(path: PathBuf) -> Result<Self, PinsError> {
-        let names = match fs::read(&path) {
+        let value = match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|source| PinsError::Corrupt {
                 path: path.clone(),
                 source,
             })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => T::default(),
             Err(source) => return Err(PinsError::Io { path, source }),
         };
-        Ok(Self { path, names })
+        Ok(Self { path, value })
     }
 
-    fn replace(&mut self, names: BTreeSet<String>) -> Result<(), PinsError> {
-        if names == self.names {
+    fn replace(&mut self, value: T) -> Result<(), PinsError> {
+        if value == self.value {
             return Ok(());
         }
-        self.write(&names).map_err(|source| PinsError::Io {
+        self.write(&value).map_err(|source| PinsError::Io {
             path: self.path.clone(),
             source,
         })?;
-        self.names = names;
+        self.value = value;
         Ok(())
     }
 
-    fn write(&self, names: &BTreeSet<String>) -> io::Result<()> {
+    fn write(&self, value: &T) -> io::Result<()> {
         let fresh = self.path.with_extension("json.new");
         let mut file = File::create(&fresh)?;
-        file.write_all(&serde_json::to_vec_pretty(names)?)?;
+        file.write_all(&serde_json::to_vec_pretty(value)?)?;
         file.sync_all()?;
         fs::rename(&fresh, &self.path)?;
         File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
@@ -174,15 +205,22 @@ mod tests {
         let mut pins = Pins::open(dir.path()).unwrap();
         pins.add("/own").unwrap();
         pins.add("/both").unwrap();
-        pins.set_fleet(names(&["/both", "/fleet"])).unwrap();
+        assert_eq!(pins.last(), None);
+        let origin = |revision| Origin {
+            store: "s".to_owned(),
+            revision,
+        };
+        pins.set_fleet(names(&["/both", "/fleet"]), &origin(3)).unwrap();
         let mut pins = Pins::open(dir.path()).unwrap();
         assert_eq!(pins.iter().collect::<Vec<_>>(), ["/both", "/fleet", "/own"]);
+        let last = pins.last().unwrap();
+        assert_eq!((last.origin, last.projects), (origin(3), names(&["/both", "/fleet"])));
         assert!(pins.is_fleets("/both") && !pins.is_fleets("/own"));
-        pins.set_fleet(BTreeSet::new()).unwrap();
+        pins.set_fleet(BTreeSet::new(), &origin(4)).unwrap();
         assert_eq!(pins.iter().collect::<Vec<_>>(), ["/both", "/own"]);
         // What cannot be remembered counts all the same.
         fs::create_dir(dir.path().join("fleet-pins.json.new")).unwrap();
-        assert!(pins.set_fleet(names(&["/fleet"])).is_err() && pins.contains("/fleet"));
+        assert!(pins.set_fleet(names(&["/fleet"]), &origin(5)).is_err() && pins.contains("/fleet"));
         assert!(!Pins::open(dir.path()).unwrap().contains("/fleet"));
         fs::write(dir.path().join("fleet-pins.json"), "?").unwrap();
         assert!(matches!(Pins::open(dir.path()), Err(PinsError::Corrupt { .. })));

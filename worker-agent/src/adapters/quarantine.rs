@@ -1,4 +1,4 @@
-//! The agent's one quarantine, shared by those who ask it, those who feed it and the link that tells the fleet. The
+//! The agent's one quarantine, shared by those who ask it, those who feed it and the links that tell the fleet. The
 //! decisions are [`core::quarantine`](crate::core::quarantine)'s; here are the clock, the lock, the log and the messages.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use graticule_daemon::quarantine::Rule;
 use graticule_proto::v1::agent_update::Update;
 use graticule_proto::v1::{FleetQuarantine, QuarantineCleared, WorkerKilled};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::core::ogc::Refusal;
-use crate::core::quarantine::{Culprit, Fleet, Listed, Quarantine, Word};
+use crate::core::quarantine::{Culprit, Fleet, Listed, Place, Quarantine, Word};
 
 /// The quarantine; clones share it.
 #[derive(Clone)]
@@ -22,7 +22,7 @@ pub struct QuarantineHandle {
 struct Inner {
     quarantine: Mutex<Quarantine>,
     /// There is something to tell the fleet.
-    news: Notify,
+    news: watch::Sender<()>,
     /// How often a request came to be refused, and nobody has counted it yet.
     refused: AtomicU64,
 }
@@ -34,7 +34,7 @@ impl QuarantineHandle {
         Self {
             inner: Arc::new(Inner {
                 quarantine: Mutex::new(Quarantine::new(Instant::now(), agent, rule)),
-                news: Notify::new(),
+                news: watch::channel(()).0,
                 refused: AtomicU64::new(0),
             }),
         }
@@ -48,7 +48,8 @@ impl QuarantineHandle {
     pub fn set_rule(&self, rule: Rule) {
         self.lock().set_rule(rule);
         // What counts by the new rule is told anew.
-        self.begin();
+        self.lock().tell_everybody();
+        self.inner.news.send_replace(());
     }
 
     /// Whether a request may be put to a worker.
@@ -75,7 +76,7 @@ impl QuarantineHandle {
         let Some(verdict) = self.lock().killed(Instant::now(), culprit) else {
             return;
         };
-        self.inner.news.notify_one();
+        self.inner.news.send_replace(());
         let kills = verdict.kills;
         if verdict.refused {
             self.inner.refused.fetch_add(1, Ordering::Relaxed);
@@ -102,7 +103,7 @@ impl QuarantineHandle {
     /// A worker has answered a request.
     pub fn succeeded(&self, fingerprint: &str) {
         if self.lock().succeeded(Instant::now(), fingerprint) {
-            self.inner.news.notify_one();
+            self.inner.news.send_replace(());
         }
     }
 
@@ -128,34 +129,65 @@ impl QuarantineHandle {
     #[must_use]
     pub fn clear(&self, fingerprint: &str) -> usize {
         let cleared = self.lock().clear(Instant::now(), fingerprint);
-        self.inner.news.notify_one();
+        self.inner.news.send_replace(());
         tracing::info!(fingerprint, cleared, "the quarantine was cleared");
         cleared
     }
 
-    /// A new stream to the control plane begins: everything is to be told again.
-    pub fn begin(&self) {
-        self.lock().tell_all();
-        self.inner.news.notify_one();
+    /// The end for the link to the control plane at this place of the configuration.
+    #[must_use]
+    pub fn link(&self, place: Place) -> QuarantineLink {
+        QuarantineLink {
+            handle: self.clone(),
+            place,
+            news: self.inner.news.subscribe(),
+        }
+    }
+}
+
+/// The end for one link.
+pub struct QuarantineLink {
+    handle: QuarantineHandle,
+    place: Place,
+    news: watch::Receiver<()>,
+}
+
+impl QuarantineLink {
+    /// A new stream begins: everything is to be told again.
+    pub fn begin(&mut self) {
+        self.handle.lock().tell_all(self.place);
+        self.news.mark_changed();
+    }
+
+    /// The stream has ended.
+    pub fn end(&self) {
+        self.handle.lock().lost(self.place);
     }
 
     /// Waits until there is something to tell. May be woken for nothing.
-    pub async fn changed(&self) {
-        self.inner.news.notified().await;
+    pub async fn changed(&mut self) {
+        // The handle has the sender.
+        let _ = self.news.changed().await;
     }
 
     /// What the control plane has not been told on this stream.
     #[must_use]
     pub fn updates(&self) -> Vec<Update> {
-        let mut quarantine = self.lock();
+        let mut quarantine = self.handle.lock();
         let rule = quarantine.rule();
-        let words = quarantine.words(Instant::now()).into_iter();
+        let words = quarantine.words(Instant::now(), self.place).into_iter();
         words.map(|word| update(word, rule)).collect()
     }
 
     /// Takes what the control plane tells.
     pub fn take(&self, told: FleetQuarantine) {
-        self.lock().fleet(Instant::now(), fleet(told));
+        let told = fleet(told);
+        // Another control plane may not know what was cleared at this one.
+        let news = !told.cleared.is_empty();
+        self.handle.lock().fleet(Instant::now(), self.place, told);
+        if news {
+            self.handle.inner.news.send_replace(());
+        }
     }
 }
 
@@ -215,16 +247,17 @@ mod tests {
     #[tokio::test]
     async fn a_kill_here_and_one_there_are_two() {
         let (here, there) = (QuarantineHandle::new("a", RULE), QuarantineHandle::new("b", RULE));
+        let (mut up, down) = (here.link(0), there.link(0));
         here.killed("f", "/slow", "crash", || "GET /".to_owned());
-        here.changed().await;
-        let [Update::Killed(killed)] = &here.updates()[..] else {
+        up.changed().await;
+        let [Update::Killed(killed)] = &up.updates()[..] else {
             panic!("one word");
         };
-        assert!(here.updates().is_empty());
+        assert!(up.updates().is_empty());
         let kills = graticule_proto::v1::AgentKills {
             ages_seconds: killed.ages_seconds.iter().copied().chain([f64::NAN, -1.0]).collect(),
         };
-        there.take(FleetQuarantine {
+        down.take(FleetQuarantine {
             entries: vec![graticule_proto::v1::QuarantineEntry {
                 fingerprint: killed.fingerprint.clone(),
                 agents: [("a".to_owned(), kills)].into(),
@@ -242,6 +275,6 @@ mod tests {
         );
         assert_eq!(there.clear(""), 1);
         assert!(there.check("f").is_ok());
-        assert!(matches!(&there.updates()[..], [Update::Cleared(cleared)] if cleared.fingerprint.is_empty()));
+        assert!(matches!(&down.updates()[..], [Update::Cleared(cleared)] if cleared.fingerprint.is_empty()));
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use graticule_cli::{Ink, row, table};
-use graticule_proto::v1::{AgentState, ListCacheReply, StatsReply};
+use graticule_proto::v1::{AgentState, ControlPlaneLink, ListCacheReply, StatsReply};
 use serde_json::{Value, json};
 
 #[allow(clippy::cast_precision_loss, reason = "bytes to show, not to count")]
@@ -81,6 +81,9 @@ pub(super) fn stats(ink: Ink, stats: &StatsReply) -> String {
             .collect(),
     );
     let _ = writeln!(text, "{}", response_cache(stats));
+    for link in &stats.control_planes {
+        let _ = writeln!(text, "{}", control_plane(link));
+    }
     let mut lanes = vec![row(["LANE", "RUNNING", "WAITING", "GUARANTEED", "MAXIMUM"])];
     for lane in &stats.lanes {
         let counts = [lane.running, lane.waiting, lane.guaranteed, lane.maximum];
@@ -111,6 +114,21 @@ pub(super) fn stats(ink: Ink, stats: &StatsReply) -> String {
         ]);
     }
     text + &table(ink, &rows)
+}
+
+fn control_plane(link: &ControlPlaneLink) -> String {
+    let (address, revision) = (&link.address, link.pins_revision);
+    let how = match link.standing.as_str() {
+        "away" => "not attached".to_owned(),
+        "silent" => "attached, and has told no pins yet".to_owned(),
+        "agrees" => format!("attached, pins of revision {revision}"),
+        "behind" => format!("attached, its pins are ignored: revision {revision} is older than what is known"),
+        "other store" => {
+            "attached, its pins are ignored: it has another store than a control plane before it".to_owned()
+        }
+        other => other.to_owned(),
+    };
+    format!("control plane {address}: {how}")
 }
 
 fn response_cache(stats: &StatsReply) -> String {
@@ -159,6 +177,16 @@ pub(super) fn stats_json(stats: &StatsReply) -> Value {
             "soft_limit": memory.soft_limit, "hard_limit": memory.hard_limit,
         })
     });
+    let control_planes: Vec<_> = stats
+        .control_planes
+        .iter()
+        .map(|link| {
+            json!({
+                "address": link.address, "standing": link.standing, "store_id": link.store_id,
+                "pins_revision": link.pins_revision,
+            })
+        })
+        .collect();
     json!({
         "phase": phase(stats), "capacity": state.capacity, "live": state.live, "busy": state.busy,
         "waiting": state.waiting, "failure_pressure": state.failure_pressure,
@@ -169,6 +197,7 @@ pub(super) fn stats_json(stats: &StatsReply) -> Value {
         },
         "uptime_seconds": stats.uptime_seconds, "answers": stats.answers, "exits": stats.exits, "workers": workers,
         "degraded": state.degraded, "waits_for": state.waits_for, "lanes": lanes, "memory": memory,
+        "control_planes": control_planes,
     })
 }
 
@@ -251,5 +280,24 @@ mod tests {
         assert!(stats(Ink::PLAIN, &reply).starts_with("unspecified for 0 s"));
         assert!(stats(Ink::PLAIN, &reply).contains("response cache: off, 0 joined"));
         assert_eq!(value["cache"]["hits"], 0);
+    }
+
+    #[test]
+    fn every_control_plane_is_shown_with_what_is_wrong_with_it() {
+        let link = |standing: &str| ControlPlaneLink {
+            address: format!("http://{}", standing.replace(' ', "-")),
+            standing: standing.to_owned(),
+            store_id: "s".to_owned(),
+            pins_revision: 7,
+        };
+        let reply = StatsReply {
+            control_planes: ["agrees", "away", "other store"].map(link).into(),
+            ..StatsReply::default()
+        };
+        let text = stats(Ink::PLAIN, &reply);
+        assert!(text.contains("\ncontrol plane http://agrees: attached, pins of revision 7\n"));
+        assert!(text.contains("\ncontrol plane http://away: not attached\n"));
+        assert!(text.contains("http://other-store: attached, its pins are ignored: it has another store"));
+        assert_eq!(stats_json(&reply)["control_planes"][1]["standing"], "away");
     }
 }

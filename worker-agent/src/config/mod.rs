@@ -9,18 +9,20 @@ use graticule_daemon::access::Access;
 pub use graticule_daemon::config::ConfigError;
 use graticule_daemon::config::{ADDRESS, join};
 use graticule_daemon::telemetry::Logging;
-use graticule_daemon::tls::{TlsClient, TlsServer};
+use graticule_daemon::tls::TlsServer;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 mod aliases;
 mod cache;
 mod catalog;
+mod fleet;
 mod lanes;
 mod limits;
 mod plugins;
 mod storage;
 mod stores;
+mod texts;
 mod tls;
 
 use crate::adapters::memory::Machine;
@@ -31,6 +33,7 @@ use crate::core::pool::{self, MOST_WORKERS, Policy};
 pub use aliases::ALIASES;
 pub use cache::Cache;
 pub use catalog::Catalog;
+pub use fleet::{Addresses, Fleet};
 pub use lanes::{Lanes, Rule, Share};
 pub use limits::{Isolation, Memory, Quarantine, Recycle};
 pub use plugins::{Allowed, Paths, Plugins};
@@ -219,27 +222,6 @@ impl Default for Projects {
     }
 }
 
-/// `[fleet]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Fleet {
-    /// The control plane's fleet port, such as `http://control-plane:18001`, or `https://…`; empty: the agent stands alone.
-    pub control_plane: String,
-    /// The pool: agents that share configuration and a route.
-    pub pool: String,
-    /// IP address and port where Envoy reaches the HTTP data port, such as `10.0.0.7:23457`; empty: found out from
-    /// `server.http_listen` and the way to the control plane.
-    pub advertise_http: String,
-    /// The same for the gRPC port and `server.grpc_listen`.
-    pub advertise_grpc: String,
-    /// How the control plane is known and what is shown to it, for `https://…`.
-    pub tls: TlsClient,
-    /// The token to show to the control plane, one of its `fleet.access.peer_token`.
-    pub token: Secret,
-    /// A file with that token; it is read for each connection.
-    pub token_file: PathBuf,
-}
-
 impl Server {
     /// The longest that any request may take, in seconds.
     #[must_use]
@@ -304,20 +286,6 @@ impl Default for Qgis {
             forward_headers: Vec::new(),
             plugins: Plugins::default(),
             projects: Projects::default(),
-        }
-    }
-}
-
-impl Default for Fleet {
-    fn default() -> Self {
-        Self {
-            control_plane: String::new(),
-            pool: "default".into(),
-            advertise_http: String::new(),
-            advertise_grpc: String::new(),
-            tls: TlsClient::default(),
-            token: Secret::default(),
-            token_file: PathBuf::new(),
         }
     }
 }

@@ -1,15 +1,15 @@
 //! QGIS's server plugins, and which of clients' headers reach them.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use graticule_daemon::config::ConfigError;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::texts::{text_or_list, texts};
 use super::{Config, seconds, wrong};
 use crate::core::message::PluginSettings;
 use crate::core::ogc::Forwarded;
@@ -120,49 +120,7 @@ impl Config {
     }
 }
 
-/// A list, or a text that holds one as JSON, or a text that is split into one.
-fn texts<'de, D: Deserializer<'de>>(
-    from: D,
-    expecting: &'static str,
-    separator: char,
-) -> Result<Vec<String>, D::Error> {
-    struct Texts(&'static str, char);
-    impl<'de> Visitor<'de> for Texts {
-        type Value = Vec<String>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str(self.0)
-        }
-
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<String>, E> {
-            let text = text.trim();
-            let invalid = || E::invalid_value(de::Unexpected::Str(text), &self);
-            let text = match text.chars().next() {
-                Some('[') => return serde_json::from_str(text).map_err(|_| invalid()),
-                Some('"') => serde_json::from_str(text).map_err(|_| invalid())?,
-                _ => text.to_owned(),
-            };
-            let parts = text.split(self.1).map(str::trim).filter(|part| !part.is_empty());
-            Ok(parts.map(str::to_owned).collect())
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
-            let mut texts = Vec::new();
-            while let Some(text) = list.next_element()? {
-                texts.push(text);
-            }
-            Ok(texts)
-        }
-    }
-    from.deserialize_any(Texts(expecting, separator))
-}
-
 const PATHS: &str = "a list of directories, or a text such as `/plugins:/more/plugins`";
-
-/// What a text or a list of texts may stand for.
-fn text_or_list(expected: &str) -> Schema {
-    json_schema!({ "type": ["string", "array"], "items": { "type": "string" }, "x-expected": expected })
-}
 
 impl JsonSchema for Paths {
     fn schema_name() -> Cow<'static, str> {

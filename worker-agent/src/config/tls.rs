@@ -40,10 +40,11 @@ impl Config {
     /// What of it cannot be used.
     pub fn dial(&self) -> Result<Dial, ConfigError> {
         let fleet = &self.fleet;
-        if fleet.tls.is_set() && fleet.control_plane.starts_with("http://") {
+        let plain = |address: &String| address.starts_with("http://");
+        if fleet.tls.is_set() && !fleet.control_plane.is_empty() && fleet.control_plane.iter().all(plain) {
             return Err(wrong(
                 "fleet.tls",
-                "it counts only where `fleet.control_plane` begins with https://: change that, or remove fleet.tls",
+                "it counts only where an address of `fleet.control_plane` begins with https://: change that, or remove fleet.tls",
             ));
         }
         let dial = Dial::new(
@@ -78,14 +79,14 @@ impl Config {
                 server.access.says(&server.grpc_tls)
             ),
         ];
-        if !fleet.control_plane.is_empty() {
-            let secured = fleet.control_plane.starts_with("https://");
+        for address in &*fleet.control_plane {
+            let secured = address.starts_with("https://");
             let how = match (secured, fleet.tls.shows_certificate()) {
                 (false, _) => "plaintext",
                 (true, false) => "TLS",
                 (true, true) => "TLS, with a certificate of this agent",
             };
-            says.push(format!("to the control plane {}: {how}", fleet.control_plane));
+            says.push(format!("to the control plane {address}: {how}"));
         }
         says
     }

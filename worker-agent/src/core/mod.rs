@@ -4,6 +4,7 @@ pub mod bucket;
 pub mod bucket_fault;
 pub mod catalog;
 pub mod conditional;
+pub mod control_planes;
 pub mod demand;
 pub mod effect;
 pub mod environment;

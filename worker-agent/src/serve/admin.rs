@@ -58,6 +58,7 @@ pub(super) struct Inner {
     front: Front,
     desk: Desk,
     settings: Settings,
+    fleet_pins: FleetPinsHandle,
 }
 
 impl Admin {
@@ -100,6 +101,7 @@ impl Admin {
                 front,
                 desk,
                 settings,
+                fleet_pins: fleet.clone(),
             }),
         }
     }
@@ -208,6 +210,7 @@ impl QgisAdmin for Admin {
                 hard_limit: status.view.memory.hard_limit,
             }),
             cache: Some(inner.metrics.cache()),
+            control_planes: inner.fleet_pins.list(),
         }))
     }
 

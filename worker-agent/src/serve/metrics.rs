@@ -11,6 +11,7 @@ use prometheus::{
 use super::answers::How;
 use crate::adapters::quarantine::QuarantineHandle;
 use crate::adapters::supervisor::Status;
+use crate::core::control_planes::Standing;
 use crate::core::lane::Lane;
 use crate::core::message::Report;
 use crate::core::pool::ExitReason;
@@ -66,6 +67,8 @@ metrics! {
     QUARANTINED = "graticule_quarantined_total", "How often kills on this agent made a request refused.";
     PLUGINS = "graticule_plugins", "QGIS's server plugins by state: loaded, failed.";
     CONFIG_CHANGES = "graticule_config_changes_total", "Changes of the configuration of the running agent, by result: applied, unchanged or refused.";
+    CONTROL_PLANE_CONNECTED = "graticule_control_plane_connected", "1 while the agent is attached to this control plane, else 0.";
+    CONTROL_PLANE_IGNORED = "graticule_control_plane_pins_ignored", "1 while the pins of the fleet that this control plane tells do not count here, else 0.";
     READY = "graticule_ready", "1 when requests should be sent to this agent, else 0.";
 }
 
@@ -125,6 +128,8 @@ pub struct Metrics {
     quarantine: IntGaugeVec,
     quarantined: IntCounter,
     plugins: IntGaugeVec,
+    control_plane_connected: IntGaugeVec,
+    control_plane_ignored: IntGaugeVec,
     ready: IntGauge,
 }
 
@@ -194,6 +199,8 @@ impl Metrics {
             quarantine: registered!(IntGaugeVec::new(opts(QUARANTINE), &["state"])),
             quarantined: registered!(IntCounter::with_opts(opts(QUARANTINED))),
             plugins: registered!(IntGaugeVec::new(opts(PLUGINS), &["state"])),
+            control_plane_connected: registered!(IntGaugeVec::new(opts(CONTROL_PLANE_CONNECTED), &["control_plane"])),
+            control_plane_ignored: registered!(IntGaugeVec::new(opts(CONTROL_PLANE_IGNORED), &["control_plane"])),
             failure_limit: limit,
             config_changes,
             ready: registered!(IntGauge::with_opts(opts(READY))),
@@ -321,6 +328,15 @@ impl Metrics {
     pub fn plugins(&self, (loaded, failed): (usize, usize)) {
         self.plugins.with_label_values(&["loaded"]).set(whole(loaded));
         self.plugins.with_label_values(&["failed"]).set(whole(failed));
+    }
+
+    /// How the agent stands with each control plane, by its address.
+    pub fn control_planes(&self, standings: &[(&str, Standing)]) {
+        for (address, standing) in standings {
+            let set = |gauge: &IntGaugeVec, is: bool| gauge.with_label_values(&[*address]).set(i64::from(is));
+            set(&self.control_plane_connected, standing.is_attached());
+            set(&self.control_plane_ignored, standing.is_ignored());
+        }
     }
 
     /// Requests answered so far, by HTTP status.

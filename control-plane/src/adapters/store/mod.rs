@@ -119,6 +119,9 @@ pub enum StoreError {
 /// What a store held.
 #[derive(Clone, Debug, Default)]
 pub struct Contents {
+    /// Whose revisions these are: the same for all that share the store. `None` where nobody else can, so that each run may
+    /// count as a store of its own: what is there at its start is what is meant, older revisions from a copy too.
+    pub identity: Option<String>,
     /// What the fleet is to keep loaded.
     pub pins: Desired,
     /// What operators have set.
@@ -171,7 +174,12 @@ impl Store {
             Place::PostgreSql(PostgreSql::open(config).await?)
         };
         let store = Self { place, metrics };
+        let identity = match &store.place {
+            Place::Files(_) => None,
+            Place::PostgreSql(database) => Some(database.identity().await?),
+        };
         let contents = Contents {
+            identity,
             pins: store.pins().await?,
             settings: store.settings().await?,
             quarantine: store.quarantine().await?,

@@ -35,6 +35,14 @@ const PREPARE: &str = "
 
 const READ: &str = "SELECT revision, body FROM graticule_documents WHERE kind = $1";
 
+/// The row that names the store; it is no document, and nobody changes it. Whoever takes it away makes another store of this
+/// one, whose revisions begin anew.
+const IDENTIFY: &str = "
+    INSERT INTO graticule_documents VALUES ('identity', 1, md5(random()::text || clock_timestamp()::text))
+    ON CONFLICT (kind) DO NOTHING";
+
+const IDENTITY: &str = "SELECT body FROM graticule_documents WHERE kind = 'identity'";
+
 /// Writes when the revision before is there, and says so to all.
 const WRITE: &str = "
     WITH written AS (
@@ -97,6 +105,19 @@ impl PostgreSql {
     /// For people; without its password.
     pub fn place(&self) -> &str {
         &self.place
+    }
+
+    /// What tells this store from others, whoever asks; it is made when it is not there.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn identity(&self) -> Result<String, StoreError> {
+        let client = self.client().await?;
+        if let Some(row) = self.bounded(client.query_opt(IDENTITY, &[])).await? {
+            return Ok(row.get(0));
+        }
+        self.bounded(client.execute(IDENTIFY, &[])).await?;
+        Ok(self.bounded(client.query_one(IDENTITY, &[])).await?.get(0))
     }
 
     /// Waits until something may have changed.

@@ -266,3 +266,41 @@ fn one_agent_more_or_less_moves_no_more_than_its_share() {
         assert_eq!(world.decide().len(), moves.len());
     }
 }
+
+/// Two control planes with one fleet, of which one was restarted now and then and decides at other times: once agents have what
+/// either wants kept, both place pinned projects the same.
+#[test]
+fn whatever_two_of_them_have_seen_they_come_to_place_pinned_projects_the_same() {
+    let mut differed = 0;
+    for seed in 0..500 {
+        let mut world = World::new(seed);
+        let mut twin = Placement::default();
+        let pinned = |placement: &Placement| -> Vec<(String, Vec<String>, Vec<String>)> {
+            let all = placement.pinned.iter();
+            all.map(|(project, (_, placed))| (project.clone(), placed.agents.clone(), placed.kept.clone()))
+                .collect()
+        };
+        for _ in 0..60 {
+            world.step();
+            world.decide();
+            match world.dice.upto(7) {
+                0 => twin = Placement::default(),
+                1..=4 => drop(twin.decide(world.now, &world.agents, &world.pins, true)),
+                _ => {}
+            }
+            differed += usize::from(pinned(&world.placement) != pinned(&twin));
+        }
+        for _ in 0..3 {
+            for agent in &mut world.agents {
+                let either = world.placement.projects().chain(twin.projects());
+                let keeps = either.filter(|(_, placed)| placed.kept.contains(&agent.id));
+                let keeps: BTreeSet<String> = keeps.map(|(project, _)| project.to_owned()).collect();
+                agent.loaded = Arc::new(keeps);
+            }
+            world.decide();
+            twin.decide(world.now, &world.agents, &world.pins, true);
+        }
+        assert_eq!(pinned(&world.placement), pinned(&twin), "seed {seed}");
+    }
+    assert!(differed > 100, "they had something to agree on: {differed}");
+}

@@ -54,32 +54,37 @@ impl Agent {
         Self::patient(id, pool, control_plane, 0.0)
     }
 
+    /// The same; it attaches to several control planes at once.
+    pub fn of_all(id: &str, control_planes: &[SocketAddr]) -> Self {
+        Self::make(id, "default", control_planes, 0.0, None, None)
+    }
+
     /// The same; its data port speaks TLS.
     pub fn secured(id: &str, pool: &str, control_plane: SocketAddr, tls: &TlsServer) -> Self {
         let tls = ServerTls::open("agent", tls, &[b"http/1.1"]).unwrap();
-        Self::make(id, pool, Some(control_plane), 0.0, None, tls)
+        Self::make(id, pool, &[control_plane], 0.0, None, tls)
     }
 
     /// The same; it says that a request may take so many seconds there.
     pub fn patient(id: &str, pool: &str, control_plane: SocketAddr, longest_timeout: f64) -> Self {
-        Self::make(id, pool, Some(control_plane), longest_timeout, None, None)
+        Self::make(id, pool, &[control_plane], longest_timeout, None, None)
     }
 
     /// One that does what it is told of pins, as a real one: it loads them, which takes this time, and is ready when it has
     /// them.
     pub fn keeper(id: &str, control_plane: SocketAddr, load: Duration) -> Self {
-        Self::make(id, "default", Some(control_plane), 0.0, Some(load), None)
+        Self::make(id, "default", &[control_plane], 0.0, Some(load), None)
     }
 
     /// One that no control plane hears of.
     pub fn unregistered(id: &str) -> Self {
-        Self::make(id, "default", None, 0.0, None, None)
+        Self::make(id, "default", &[], 0.0, None, None)
     }
 
     fn make(
         id: &str,
         pool: &str,
-        control_plane: Option<SocketAddr>,
+        control_planes: &[SocketAddr],
         longest_timeout: f64,
         load: Option<Duration>,
         tls: Option<ServerTls>,
@@ -114,12 +119,19 @@ impl Agent {
             state: states.clone(),
         };
         let mut tasks = vec![tokio::spawn(answers.serve(listener, tls))];
-        if let Some(control_plane) = control_plane {
-            let (tell, told) = watch::channel(None);
-            tasks.push(tokio::spawn(attach(hello, control_plane, states, demands, tell)));
-            if let Some(load) = load {
-                tasks.push(tokio::spawn(keep(told, state.clone(), load)));
-            }
+        let (tell, told) = watch::channel(None);
+        for control_plane in control_planes {
+            let (hello, states, demands) = (hello.clone(), states.clone(), demands.clone());
+            tasks.push(tokio::spawn(attach(
+                hello,
+                *control_plane,
+                states,
+                demands,
+                tell.clone(),
+            )));
+        }
+        if let Some(load) = load {
+            tasks.push(tokio::spawn(keep(told, state.clone(), load)));
         }
         Self {
             id: id.to_owned(),

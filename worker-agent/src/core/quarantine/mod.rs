@@ -5,6 +5,9 @@
 //! with fewer successes since its first; so a request that was well for long and now kills is found as soon as one that
 //! never was. Only this run is told to the fleet. Kills that the fleet tells of have been weighed where they happened.
 //!
+//! Several control planes may tell of the fleet. What any of those that are there knows counts, and each is told what it has
+//! not been told: what is known here, and what operators cleared at another.
+//!
 //! What it does not know: requests, workers, sockets. Time is an argument.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -12,20 +15,18 @@ use std::time::{Duration, Instant};
 
 use graticule_daemon::quarantine::{Clears, MAX_KILLS, MAX_TEXT, Rule, Standing, cut};
 
+mod fleets;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
 
+use fleets::{MAX_AGENTS, Told};
+pub use fleets::{MAX_FLEET, Place};
+
 /// How many fingerprints that killed workers here are remembered. Those that are not refused, and of them the oldest, are
 /// forgotten first.
 pub const MAX_OWN: usize = 1024;
-
-/// How many fingerprints the fleet may tell of.
-pub const MAX_FLEET: usize = 4096;
-
-/// How many agents' kills of one fingerprint are remembered.
-const MAX_AGENTS: usize = 32;
 
 /// What a kill has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,9 +96,10 @@ struct Kill {
 struct Entry {
     culprit: Culprit,
     own: VecDeque<Kill>,
-    elsewhere: BTreeMap<String, Vec<Instant>>,
-    /// The fleet has been told of what counts here.
-    told: bool,
+    /// By agent, as each control plane tells it.
+    elsewhere: BTreeMap<(String, Place), Vec<Instant>>,
+    /// The number of the change after which the fleet is to be told of what counts here; 0 when there is nothing to tell.
+    news: u64,
 }
 
 impl Entry {
@@ -119,9 +121,23 @@ impl Entry {
         self.own.iter().skip(self.own.len() - self.weight()).map(|kill| kill.at)
     }
 
+    /// The kills on each other agent, by the control plane that knows of most. They hear of the same kills at slightly
+    /// different times, so these cannot be put together one by one.
+    fn elsewhere(&self) -> BTreeMap<&str, &Vec<Instant>> {
+        let mut agents: BTreeMap<&str, &Vec<Instant>> = BTreeMap::new();
+        for ((agent, _), kills) in &self.elsewhere {
+            let most = agents.entry(agent).or_insert(kills);
+            if (most.len(), most.last()) < (kills.len(), kills.last()) {
+                *most = kills;
+            }
+        }
+        agents
+    }
+
     /// Every kill that counts, the earliest first.
     fn kills(&self) -> Vec<Instant> {
-        let mut kills: Vec<Instant> = self.elsewhere.values().flatten().copied().chain(self.own()).collect();
+        let elsewhere = self.elsewhere().into_values().flatten().copied();
+        let mut kills: Vec<Instant> = elsewhere.chain(self.own()).collect();
         kills.sort_unstable();
         kills
     }
@@ -149,11 +165,13 @@ pub struct Quarantine {
     rule: Rule,
     born: Instant,
     entries: HashMap<String, Entry>,
-    /// Cleared on this agent, and whether the fleet has been told.
+    /// Cleared on this agent, and the number of the change that did it last.
     cleared: Clears,
-    cleared_told: bool,
-    /// Cleared elsewhere, as the fleet tells it.
-    cleared_elsewhere: Clears,
+    cleared_news: u64,
+    /// Counts changes that the fleet is to be told of.
+    changes: u64,
+    /// What has become of each control plane.
+    fleets: BTreeMap<Place, Told>,
 }
 
 impl Quarantine {
@@ -166,8 +184,9 @@ impl Quarantine {
             born: now,
             entries: HashMap::new(),
             cleared: Clears::default(),
-            cleared_told: true,
-            cleared_elsewhere: Clears::default(),
+            cleared_news: 0,
+            changes: 0,
+            fleets: BTreeMap::new(),
         }
     }
 
@@ -209,7 +228,8 @@ impl Quarantine {
         if entry.own.len() > MAX_KILLS {
             entry.own.pop_front();
         }
-        entry.told = false;
+        self.changes += 1;
+        entry.news = self.changes;
         let verdict = Verdict {
             kills: entry.kills().len(),
             refused: !before && entry.standing(now, &self.rule).refused(),
@@ -228,48 +248,15 @@ impl Quarantine {
             last.successes = last.successes.saturating_add(1);
         }
         let changed = entry.weight() != before;
-        entry.told &= !changed;
+        if changed {
+            self.changes += 1;
+            entry.news = self.changes;
+        }
         if !entry.prune(now, &self.rule) {
             self.entries.remove(fingerprint);
             return false;
         }
         changed
-    }
-
-    /// Takes what the fleet tells. What it knows of this agent from before its start is taken over: a restart absolves
-    /// nobody.
-    pub fn fleet(&mut self, now: Instant, fleet: Fleet) {
-        let ago = |age: Duration| now.checked_sub(age).unwrap_or(now);
-        self.cleared_elsewhere = Clears::default();
-        for (fingerprint, age) in fleet.cleared {
-            self.cleared_elsewhere.add(&fingerprint, ago(age));
-        }
-        for entry in self.entries.values_mut() {
-            entry.elsewhere.clear();
-        }
-        if self.rule.limit > 0 {
-            for (culprit, agents) in fleet.entries.into_iter().take(MAX_FLEET) {
-                let entry = self.entries.entry(culprit.fingerprint.clone()).or_default();
-                if entry.own.is_empty() {
-                    entry.culprit = bounded(culprit);
-                }
-                for (agent, ages) in agents.into_iter().take(MAX_AGENTS) {
-                    let mut kills: Vec<Instant> = ages.into_iter().take(MAX_KILLS).map(ago).collect();
-                    kills.sort_unstable();
-                    if agent != self.agent {
-                        entry.elsewhere.insert(agent, kills);
-                    } else if entry.own.front().is_none_or(|kill| kill.at >= self.born) {
-                        kills.retain(|at| *at < self.born);
-                        for at in kills.into_iter().rev().take(MAX_KILLS - entry.own.len()) {
-                            entry.own.push_front(Kill { at, successes: 0 });
-                        }
-                    }
-                }
-            }
-        }
-        self.drop_cleared();
-        self.entries.retain(|_, entry| entry.prune(now, &self.rule));
-        self.make_room(now);
     }
 
     /// What there is against anybody: the refused first, then by the last kill, the latest first.
@@ -280,10 +267,13 @@ impl Quarantine {
             let standing = entry.standing(now, &self.rule);
             let counts = |kill: &Instant| self.rule.counts(now, standing.refused(), *kill);
             let own: Vec<Duration> = entry.own().filter(counts).map(age).collect();
-            let elsewhere = entry
-                .elsewhere
-                .iter()
-                .map(|(agent, kills)| (agent.clone(), kills.iter().copied().filter(counts).map(age).collect()));
+            let elsewhere = entry.elsewhere().into_iter();
+            let elsewhere = elsewhere.map(|(agent, kills)| {
+                (
+                    agent.to_owned(),
+                    kills.iter().copied().filter(counts).map(age).collect(),
+                )
+            });
             let agents: BTreeMap<String, Vec<Duration>> = elsewhere
                 .chain([(self.agent.clone(), own)])
                 .filter(|(_, ages)| !ages.is_empty())
@@ -322,36 +312,17 @@ impl Quarantine {
             .filter(|entry| fingerprint.is_empty() || entry.culprit.fingerprint == fingerprint)
             .count();
         // Also when there is nothing here: another agent may know more, or be about to tell.
-        self.cleared_told &= !self.cleared.add(fingerprint, now);
+        if self.cleared.add(fingerprint, now) {
+            self.changes += 1;
+            self.cleared_news = self.changes;
+        }
         self.drop_cleared();
         count
     }
 
-    /// A new stream to the fleet begins: whatever is known here is to be told again.
-    pub fn tell_all(&mut self) {
-        self.cleared_told = self.cleared.iter().next().is_none();
-        for entry in self.entries.values_mut() {
-            entry.told = entry.own.is_empty();
-        }
-    }
-
-    /// What the fleet has not been told yet. What is given here counts as told.
-    pub fn words(&mut self, now: Instant) -> Vec<Word> {
-        let age = |at: Instant| now.saturating_duration_since(at);
-        let mut words = Vec::new();
-        if !std::mem::replace(&mut self.cleared_told, true) {
-            let cleared = self.cleared.iter();
-            words.extend(cleared.map(|clear| Word::Cleared(clear.fingerprint.clone(), age(clear.at))));
-        }
-        for entry in self.entries.values_mut().filter(|entry| !entry.told) {
-            entry.told = true;
-            words.push(Word::Killed(entry.culprit.clone(), entry.own().map(age).collect()));
-        }
-        words
-    }
-
     fn drop_cleared(&mut self) {
-        let clears = [&self.cleared, &self.cleared_elsewhere];
+        let heard = self.fleets.values().map(|told| &told.cleared);
+        let clears: Vec<&Clears> = heard.chain([&self.cleared]).collect();
         if clears.iter().all(|clears| clears.iter().next().is_none()) {
             return;
         }
@@ -387,7 +358,7 @@ impl Quarantine {
         for (_, _, fingerprint) in order.into_iter().take(surplus) {
             if let Some(entry) = self.entries.get_mut(&fingerprint) {
                 entry.own.clear();
-                entry.told = true;
+                entry.news = 0;
                 if entry.elsewhere.is_empty() {
                     self.entries.remove(&fingerprint);
                 }
@@ -403,7 +374,7 @@ impl Quarantine {
         let own = self.entries.values().filter(|entry| !entry.own.is_empty()).count();
         assert!(own <= MAX_OWN, "{own} entries of its own");
         assert!(
-            self.entries.len() <= MAX_OWN + MAX_FLEET,
+            self.entries.len() <= MAX_OWN + MAX_FLEET * self.fleets.len().max(1),
             "{} entries",
             self.entries.len()
         );
@@ -413,13 +384,15 @@ impl Quarantine {
                 !entry.own.is_empty() || !entry.elsewhere.is_empty(),
                 "{fingerprint}: nothing is against it"
             );
-            assert!(entry.own.len() <= MAX_KILLS && entry.elsewhere.len() <= MAX_AGENTS);
+            let control_planes = self.fleets.len().max(1);
+            assert!(entry.own.len() <= MAX_KILLS && entry.elsewhere.len() <= MAX_AGENTS * control_planes);
+            assert!(entry.news <= self.changes, "{fingerprint}: a change that has not been");
             assert!(
                 entry.own.iter().is_sorted_by_key(|kill| kill.at),
                 "{fingerprint}: {:?}",
                 entry.own
             );
-            assert!(!entry.elsewhere.contains_key(&self.agent));
+            assert!(entry.elsewhere.keys().all(|(agent, _)| *agent != self.agent));
             assert!(
                 entry
                     .elsewhere

@@ -123,7 +123,7 @@ impl World {
     fn carry(&mut self) {
         let (due, now) = (self.requests, self.now);
         for site in self.sites.iter_mut().filter(|site| site.attached) {
-            let words = site.quarantine.words(now);
+            let words = site.quarantine.words(now, 0);
             site.up
                 .extend(words.into_iter().map(|word| (due + self.delay / 2, word)));
         }
@@ -140,7 +140,7 @@ impl World {
                 site.down.push_back((due + self.delay.div_ceil(2), message));
             }
             for message in arrived(&mut site.down, due) {
-                site.quarantine.fleet(now, message);
+                site.quarantine.fleet(now, 0, message);
             }
         }
         for site in &self.sites {
@@ -193,7 +193,7 @@ impl World {
     fn attach(&mut self, at: usize) {
         let site = &mut self.sites[at];
         site.attached = true;
-        site.quarantine.tell_all();
+        site.quarantine.tell_all(0);
         site.down.push_back((
             self.requests + self.delay.div_ceil(2),
             self.control_plane.tell(self.now),
@@ -207,8 +207,8 @@ impl World {
             self.break_stream(at);
             let site = &mut self.sites[at];
             site.attached = true;
-            site.quarantine.tell_all();
-            for word in site.quarantine.words(self.now) {
+            site.quarantine.tell_all(0);
+            for word in site.quarantine.words(self.now, 0) {
                 self.control_plane.hear(self.now, &site.name, word);
             }
         }

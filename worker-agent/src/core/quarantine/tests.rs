@@ -62,7 +62,7 @@ impl Agent {
             entries: vec![(culprit(fingerprint), agents.collect())],
             cleared: vec![],
         };
-        self.quarantine.fleet(self.now, fleet);
+        self.quarantine.fleet(self.now, 0, fleet);
         self.quarantine.check_invariants();
     }
 
@@ -75,7 +75,7 @@ impl Agent {
 
     /// The ages of the kills it has to tell of; `None` when it has nothing to say.
     fn tells(&mut self) -> Option<Vec<u64>> {
-        let words = self.quarantine.words(self.now);
+        let words = self.quarantine.words(self.now, 0);
         assert!(words.len() <= 1, "{words:?}");
         words.into_iter().next().map(|word| match word {
             Word::Killed(_, ages) => ages.iter().map(Duration::as_secs).collect(),
@@ -164,7 +164,7 @@ fn kills_elsewhere_count() {
     let agents: Vec<(&str, usize)> = listed[0].agents.iter().map(|(a, k)| (a.as_str(), k.len())).collect();
     assert_eq!(agents, [("a", 1), ("b", 1), ("c", 1)]);
     assert_eq!(agent.quarantine.counts(agent.now), (1, 0));
-    agent.quarantine.fleet(agent.now, Fleet::default());
+    agent.quarantine.fleet(agent.now, 0, Fleet::default());
     assert_eq!(agent.quarantine.counts(agent.now), (0, 1));
 }
 
@@ -174,7 +174,7 @@ fn a_restart_absolves_nobody() {
     agent.at(10).fleet("f", &[("a", &[30, 20])]);
     assert!(agent.refused("f").is_some(), "killed before this process began");
     agent.fleet("f", &[("a", &[30, 20])]);
-    agent.quarantine.tell_all();
+    agent.quarantine.tell_all(0);
     assert_eq!(agent.tells(), Some(vec![30, 20]));
     // What the fleet says of this process itself is only what this process told it.
     agent.fleet("g", &[("a", &[5, 4])]);
@@ -187,11 +187,11 @@ fn a_new_stream_is_told_everything_again() {
     agent.killed("f");
     assert_eq!(agent.tells(), Some(vec![0]));
     assert_eq!(agent.tells(), None);
-    agent.at(5).quarantine.tell_all();
+    agent.at(5).quarantine.tell_all(0);
     assert_eq!(agent.tells(), Some(vec![5]));
     agent.succeeded("f");
     assert_eq!(agent.tells(), Some(vec![]));
-    agent.quarantine.tell_all();
+    agent.quarantine.tell_all(0);
     assert_eq!(
         agent.tells(),
         Some(vec![]),
@@ -211,12 +211,12 @@ fn what_is_cleared_here_is_cleared_everywhere_and_stays_so() {
     // A message that was on its way brings nothing back.
     agent.at(11).fleet("f", &[("b", &[4, 3])]);
     assert_eq!(agent.quarantine.list(agent.now).len(), 1, "only the other one");
-    let words = agent.quarantine.words(agent.now);
+    let words = agent.quarantine.words(agent.now, 0);
     assert_eq!(words[0], Word::Cleared("f".to_owned(), seconds(1)));
     assert!(matches!(&words[1], Word::Killed(culprit, _) if culprit.fingerprint == "g"));
     assert_eq!(words.len(), 2);
-    agent.quarantine.tell_all();
-    assert_eq!(agent.quarantine.words(agent.now), words);
+    agent.quarantine.tell_all(0);
+    assert_eq!(agent.quarantine.words(agent.now, 0), words);
     // Kills after the clearing count.
     agent.at(20).killed("f");
     assert!(agent.at(21).killed("f").refused);
@@ -224,6 +224,7 @@ fn what_is_cleared_here_is_cleared_everywhere_and_stays_so() {
     agent.at(30);
     agent.quarantine.fleet(
         agent.now,
+        0,
         Fleet {
             entries: vec![],
             cleared: vec![(String::new(), seconds(1))],
@@ -244,13 +245,14 @@ fn it_can_be_turned_off() {
     let agents = vec![("b".to_owned(), vec![Duration::ZERO; 9])];
     quarantine.fleet(
         start,
+        0,
         Fleet {
             entries: vec![(culprit("f"), agents)],
             cleared: vec![],
         },
     );
     quarantine.check_invariants();
-    assert!(quarantine.check(start, "f").is_ok() && quarantine.words(start).is_empty());
+    assert!(quarantine.check(start, "f").is_ok() && quarantine.words(start, 0).is_empty());
 }
 
 #[test]
@@ -283,10 +285,75 @@ fn it_is_bounded_and_forgets_the_unrefused_first() {
         .collect();
     agent.quarantine.fleet(
         agent.now,
+        0,
         Fleet {
             entries,
             cleared: vec![(String::new(), seconds(100)); 10_000],
         },
     );
     agent.quarantine.check_invariants();
+}
+
+/// What a control plane tells: kills of "f" on another agent, by their ages in milliseconds, and clearings.
+fn told(kills: &[u64], cleared: &[(&str, u64)]) -> Fleet {
+    let ages = kills.iter().copied().map(Duration::from_millis).collect();
+    let cleared = cleared.iter();
+    Fleet {
+        entries: vec![(culprit("f"), vec![("b".to_owned(), ages)])],
+        cleared: cleared
+            .map(|(fingerprint, age)| ((*fingerprint).to_owned(), Duration::from_millis(*age)))
+            .collect(),
+    }
+}
+
+#[test]
+fn a_kill_that_two_control_planes_tell_of_is_one() {
+    let mut agent = Agent::new();
+    let quarantine = &mut agent.at(10).quarantine;
+    let now = Instant::now() + seconds(1000);
+    quarantine.fleet(now, 0, told(&[5000], &[]));
+    quarantine.fleet(now, 1, told(&[4990], &[]));
+    quarantine.check_invariants();
+    assert_eq!(quarantine.counts(now), (0, 1), "two would refuse it");
+    quarantine.fleet(now, 1, told(&[4990, 10], &[]));
+    assert_eq!(quarantine.counts(now), (1, 0), "who knows of more counts");
+    // One that has gone does not keep what the other has dropped.
+    quarantine.lost(1);
+    assert_eq!(quarantine.counts(now), (0, 1));
+    quarantine.lost(0);
+    assert_eq!(quarantine.counts(now), (0, 1), "with nobody there all stays as it is");
+    quarantine.fleet(now, 1, Fleet::default());
+    assert_eq!(quarantine.counts(now), (0, 0));
+    quarantine.check_invariants();
+}
+
+#[test]
+fn each_control_plane_is_told_all_and_what_was_cleared_at_the_other() {
+    let mut agent = Agent::new();
+    agent.at(5).killed("f");
+    let now = agent.now;
+    let quarantine = &mut agent.quarantine;
+    assert_eq!((quarantine.words(now, 0).len(), quarantine.words(now, 1).len()), (1, 1));
+    assert!(quarantine.words(now, 0).is_empty() && quarantine.words(now, 1).is_empty());
+    let now = now + seconds(1);
+    quarantine.fleet(now, 0, told(&[], &[("f", 10)]));
+    assert_eq!(quarantine.counts(now), (0, 0));
+    assert!(quarantine.words(now, 0).is_empty(), "it has said so itself");
+    let passed_on = [Word::Cleared("f".to_owned(), Duration::from_millis(10))];
+    assert_eq!(quarantine.words(now, 1), passed_on);
+    // The other one repeats it, a little later: that is no news for the first.
+    quarantine.fleet(now, 1, told(&[], &[("f", 2)]));
+    assert!(quarantine.words(now, 0).is_empty() && quarantine.words(now, 1).is_empty());
+    // Restarted with nothing, it is told once more.
+    quarantine.lost(1);
+    quarantine.tell_all(1);
+    quarantine.fleet(now, 1, Fleet::default());
+    assert_eq!(quarantine.words(now, 1), passed_on);
+    // Cleared again some time later is another clearing.
+    let now = now + seconds(30);
+    quarantine.fleet(now, 0, told(&[], &[("f", 0)]));
+    assert_eq!(
+        quarantine.words(now, 1),
+        [Word::Cleared("f".to_owned(), Duration::ZERO)]
+    );
 }
