@@ -4,6 +4,7 @@
 //! layout. So every such path counts, and a name that is no file costs one look in vain. Only data sources may be plain
 //! relative paths too. Absolute paths, URLs and databases are not meant. Pure: the text of the project comes in, names come out.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io::{Read, Seek};
 
@@ -206,15 +207,15 @@ fn paths_may_begin(source: &str) -> bool {
 
 fn add(path: &str, paths: &mut BTreeSet<String>) {
     let path = path.trim_end();
-    // A folder is no file, and a path of dots alone neither.
-    let names_file = !path.ends_with(['/', '.']) && !path.contains(['\\', '\0', '\n', '\r']);
-    if path.len() <= LONGEST_PATH && names_file {
-        paths.insert(path.to_owned());
-        // Some providers write a URL.
-        if let Some(decoded) = path.contains('%').then(|| percent_decode_str(path).decode_utf8_lossy()) {
-            paths.insert(decoded.into_owned());
-        }
-    }
+    // Some providers write a URL.
+    let decoded = path.contains('%').then(|| percent_decode_str(path).decode_utf8_lossy());
+    let both = std::iter::once(Cow::from(path)).chain(decoded);
+    paths.extend(both.filter(|path| may_name_a_file(path)).map(Cow::into_owned));
+}
+
+/// A folder is no file, and a path that ends in dots neither.
+fn may_name_a_file(path: &str) -> bool {
+    path.len() <= LONGEST_PATH && !path.ends_with(['/', '.']) && !path.contains(['\\', '\0', '\n', '\r'])
 }
 
 fn in_archive(before: &str) -> bool {

@@ -148,6 +148,19 @@ fn a_zipped_project_is_unpacked_within_bounds() {
     assert_eq!(text_of(bomb, true), Err(FilesError::TooLarge));
 }
 
+#[test]
+fn what_is_a_folder_once_decoded_is_no_file() {
+    let files = of_project(
+        "<qgis><a b=\"./.%2e\" c=\"./a%2f\" d=\"./.%2e/b%20c.csv\"/></qgis>",
+        "x/",
+        "p.qgz",
+    )
+    .unwrap();
+    assert!(!files.wanted.contains(""), "{files:?}");
+    assert!(files.wanted.iter().all(|path| !path.ends_with('/')), "{files:?}");
+    assert!(files.wanted.contains("b c.csv"), "{files:?}");
+}
+
 /// Any bytes: it ends, and nothing it names leads above the fence.
 #[test]
 fn nothing_that_is_wanted_lies_above_the_fence() {
