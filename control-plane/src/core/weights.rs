@@ -2,7 +2,8 @@
 //! (a slower machine, a neighbour that takes its processors, many heavy projects by chance).
 //!
 //! Weights move in few steps, one at a time and with pauses, because every change moves some projects to other agents,
-//! which have to load them. An agent is compared with the others of its pool: when all are strained, none gets less.
+//! which have to load them. An agent is compared with the others of its pool: when all are strained, none gets less, and
+//! neither does it when the others would have to drop projects for those that they get.
 //!
 //! What it does not know: what a weight does to Envoy, messages, clocks.
 
@@ -30,6 +31,8 @@ pub struct Strain {
     pub pressure: f64,
     /// How long requests have waited for a worker lately, in seconds.
     pub wait: f64,
+    /// Others have no places for what it would be spared.
+    pub indispensable: bool,
 }
 
 /// How one agent compares with the others.
@@ -47,8 +50,8 @@ impl Strain {
         let strained = much(self.pressure, others.pressure, 2.0, 2.0) || much(self.wait, others.wait, 1.0, 3.0);
         let busy = much(self.pressure, others.pressure, 1.0, 1.3) || much(self.wait, others.wait, 0.3, 1.5);
         match (strained, busy) {
-            (true, _) => Standing::Strained,
-            (false, true) => Standing::Between,
+            (true, _) if !self.indispensable => Standing::Strained,
+            (true, _) | (false, true) => Standing::Between,
             (false, false) => Standing::AtEase,
         }
     }
@@ -81,6 +84,7 @@ impl Weights {
             let others = Strain {
                 pressure: pressures.median_without(strain.pressure),
                 wait: waits.median_without(strain.wait),
+                ..Strain::default()
             };
             let standing = if agents.len() < 2 {
                 Standing::AtEase
@@ -151,7 +155,7 @@ mod tests {
         let ids = ["a", "b", "c", "d", "e"];
         let strain = |pressure: &f64| Strain {
             pressure: *pressure,
-            wait: 0.0,
+            ..Strain::default()
         };
         ids.into_iter().zip(pressures.iter().map(strain)).collect()
     }
@@ -190,6 +194,18 @@ mod tests {
     }
 
     #[test]
+    fn when_others_have_no_places_for_its_projects_none_gets_less() {
+        let mut weights = Weights::default();
+        let mut agents = pressed(&[6.0, 1.0, 1.0]);
+        agents[0].1.indispensable = true;
+        assert_eq!(over(&mut weights, 0, 100, &agents), [100, 100, 100]);
+        agents[0].1.indispensable = false;
+        assert_eq!(over(&mut weights, 101, 106, &agents), [70, 100, 100]);
+        agents[0].1.indispensable = true;
+        assert_eq!(over(&mut weights, 107, 200, &agents), [70, 100, 100]);
+    }
+
+    #[test]
     fn what_comes_and_goes_changes_nothing() {
         let mut weights = Weights::default();
         for second in 0..200 {
@@ -201,7 +217,11 @@ mod tests {
     #[test]
     fn waiting_counts_as_well() {
         let mut weights = Weights::default();
-        let strain = |wait| Strain { pressure: 1.0, wait };
+        let strain = |wait| Strain {
+            pressure: 1.0,
+            wait,
+            indispensable: false,
+        };
         let agents = [("a", strain(2.5)), ("b", strain(0.1)), ("c", strain(0.2))];
         assert_eq!(over(&mut weights, 0, 6, &agents), [70, 100, 100]);
     }

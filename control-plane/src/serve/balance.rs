@@ -14,7 +14,7 @@ use crate::adapters::envoy::{Member, key_of};
 use crate::config::Config;
 use crate::core::fleet::{Agent, Clock, Fleet, Phase, Told};
 use crate::core::pins::{Desired, Kept};
-use crate::core::placement::{self, Move, Placement, Reason};
+use crate::core::placement::{self, Move, Placement, Reason, Room};
 use crate::core::weights::{STEPS, Strain, Weights};
 use crate::metrics::Metrics;
 
@@ -155,10 +155,32 @@ impl Balancer {
                 continue;
             };
             let pool = self.pools.entry(name.to_owned()).or_default();
+            let mut seen: Vec<placement::Agent> = agents
+                .iter()
+                .map(|agent| {
+                    let id = &agent.identity.id;
+                    placement::Agent {
+                        id: id.clone(),
+                        ready: agent.told() == Told::Healthy,
+                        strained: false,
+                        places: places(agent),
+                        asked: self.asked.get(id).cloned().unwrap_or_default(),
+                        loaded: self.loaded.get(id).cloned().unwrap_or_default(),
+                    }
+                })
+                .collect();
+            let room = Room::of(&seen);
             let strains: Vec<(&str, Strain)> = agents
                 .iter()
-                .filter(|agent| agent.told() == Told::Healthy)
-                .map(|agent| (agent.identity.id.as_str(), strain(agent)))
+                .zip(&seen)
+                .filter(|(_, seen)| seen.ready)
+                .map(|(agent, one)| {
+                    let strain = Strain {
+                        indispensable: !room.others_can_spare(one),
+                        ..strain(agent)
+                    };
+                    (agent.identity.id.as_str(), strain)
+                })
                 .collect();
             for (agent, weight) in pool.weights.look(clock, &strains) {
                 tracing::info!(
@@ -168,20 +190,9 @@ impl Balancer {
                     "the agent's share of the requests has changed, of 100"
                 );
             }
-            let seen: Vec<placement::Agent> = agents
-                .iter()
-                .map(|agent| {
-                    let id = &agent.identity.id;
-                    placement::Agent {
-                        id: id.clone(),
-                        ready: agent.told() == Told::Healthy,
-                        strained: pool.weights.of(id) < STEPS[0],
-                        places: places(agent),
-                        asked: self.asked.get(id).cloned().unwrap_or_default(),
-                        loaded: self.loaded.get(id).cloned().unwrap_or_default(),
-                    }
-                })
-                .collect();
+            for agent in &mut seen {
+                agent.strained = pool.weights.of(&agent.id) < STEPS[0];
+            }
             let pins = desired.replicas(name, pool_config.replicas);
             let decided = pool.placement.decide(clock, &seen, &pins, config.front.affinity);
             moves.extend(decided.into_iter().map(|one| (name.to_owned(), one)));
@@ -313,6 +324,7 @@ fn strain(agent: &Agent<AgentState>) -> Strain {
     agent.state.as_ref().map_or_else(Strain::default, |(_, state)| Strain {
         pressure: state.request_pressure,
         wait: state.wait_seconds,
+        ..Strain::default()
     })
 }
 

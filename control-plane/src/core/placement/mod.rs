@@ -41,6 +41,41 @@ pub struct Agent {
     pub loaded: Arc<BTreeSet<String>>,
 }
 
+/// A smaller share of the requests sends at most this part of an agent's projects to others at once.
+const SPARED: usize = 3;
+
+/// The places that agents have left. An agent that has not said its places has enough.
+#[derive(Clone, Copy, Debug)]
+pub struct Room(usize);
+
+impl Room {
+    /// What these have left.
+    #[must_use]
+    pub fn of(agents: &[Agent]) -> Self {
+        Self(agents.iter().map(left).sum())
+    }
+
+    /// Whether the others have places for a part of the projects of `one`, which is among them. Where they have none, each
+    /// project that comes drives out another, and all of them have more to do than before.
+    #[must_use]
+    pub fn others_can_spare(self, one: &Agent) -> bool {
+        self.0 - left(one) >= needs(one).div_ceil(SPARED)
+    }
+}
+
+fn needs(agent: &Agent) -> usize {
+    let kept = |project: &&String| agent.loaded.contains(*project);
+    agent.asked.keys().filter(|project| !kept(project)).count()
+}
+
+fn left(agent: &Agent) -> usize {
+    match agent.places {
+        _ if !agent.ready => 0,
+        0 => 1 << 32,
+        places => places.min(1 << 32).saturating_sub(needs(agent)),
+    }
+}
+
 /// Why a project is served by other agents than before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {

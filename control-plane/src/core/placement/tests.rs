@@ -40,6 +40,23 @@ fn load(agents: &mut [Agent], placement: &Placement) {
 }
 
 #[test]
+fn others_can_spare_one_as_long_as_they_have_places() {
+    let (mut a, mut b) = (agent("a", 100), agent("b", 100));
+    asked(&mut a, 0..90);
+    asked(&mut b, 90..160);
+    let can = |agents: &[Agent]| Room::of(agents).others_can_spare(&agents[0]);
+    assert!(can(&[a.clone(), b.clone()]), "30 places for 30 projects");
+    asked(&mut b, 90..161);
+    assert!(!can(&[a.clone(), b.clone()]));
+    b.loaded = Arc::new(["/p090".to_owned()].into());
+    assert!(can(&[a.clone(), b.clone()]), "what is pinned needs no place");
+    b.ready = false;
+    assert!(!can(&[a.clone(), b]));
+    assert!(can(&[a.clone(), agent("c", 0)]), "it has not said");
+    assert!(!can(&[a]));
+}
+
+#[test]
 fn as_few_as_possible_of_the_least_asked_for_are_moved_to_who_has_places() {
     let (mut a, mut b) = (agent("a", 100), agent("b", 100));
     asked(&mut a, 0..108);
