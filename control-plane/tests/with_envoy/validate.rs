@@ -238,7 +238,7 @@ fn config(seed: u64, files: &Files) -> Config {
     config.pools = (0..=dice.upto(2))
         .map(|n| (format!("p{seed}-{n}"), pool(&mut dice)))
         .collect();
-    for pool in config.pools.values_mut().filter(|_| seed % 3 == 0) {
+    for pool in config.pools.values_mut().filter(|_| seed.is_multiple_of(3)) {
         pool.tls = files.pool(&mut dice);
     }
     if dice.often() {
