@@ -63,7 +63,7 @@ mod tests {
         assert_ne!(listener("edge-1").version, listener("else").version);
         let alone = Config {
             views: [].into(),
-            ..config.clone()
+            ..config
         };
         let alone = super::views(&alone, &[], &Secrets::default()).unwrap();
         assert_eq!(snapshot_of("else"), alone.get(DEFAULT).unwrap());
