@@ -192,7 +192,7 @@ impl Files {
         tls.listen = front.listen;
         // HTTPS alone, or beside HTTP.
         if dice.often() {
-            tls.listen.set_port(front.listen.port() + 10_000);
+            tls.listen.set_port(front.listen.port() + 20_000);
         } else {
             tls.redirect_http = false;
         }
