@@ -290,7 +290,9 @@ async fn an_outage_costs_nothing_that_was_loaded(stack: &Stack, store: &mut impl
     // For longer than what was seen is believed.
     let mut said = String::new();
     for _ in 0..4 {
-        map(stack, "roads").await.shows(Colour::Red);
+        // The version before the last one may come once more: a look at the storage that began before the change, and whose answer
+        // came after it, is believed until the next look, and there is none now. docs/projects.md tells operators.
+        let _ = map(stack, "roads").await.shows_one_of(&[Colour::Red, Colour::Green]);
         let unknown = map(stack, &late).await.0;
         let (code, text) = unknown.expect(503).exception();
         assert_eq!(code, "StorageUnavailable");
@@ -310,6 +312,8 @@ async fn an_outage_costs_nothing_that_was_loaded(stack: &Stack, store: &mut impl
         map(stack, "roads").await.shows_one_of(&[Colour::Red, Colour::Green]) == Colour::Green
     })
     .await;
+    // All workers have it before the next outage, which it is the version before of.
+    until_everywhere(stack, Colour::Green).await;
     said
 }
 
