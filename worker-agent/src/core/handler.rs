@@ -167,6 +167,7 @@ mod tests {
             uri: "depot:x".into(),
             version: "1".into(),
             file: Some("/x.qgs".into()),
+            begun: crate::core::message::Begun::default(),
         };
         let entry = Entry {
             relative: "a".into(),

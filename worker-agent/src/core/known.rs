@@ -44,6 +44,8 @@ pub enum Verdict {
 #[derive(Debug)]
 struct Entry {
     sight: Sight,
+    /// When the look began that showed it.
+    begun: Instant,
     seen: Instant,
     /// When a look in the background began.
     looking: Option<Instant>,
@@ -83,9 +85,12 @@ impl Known {
         }
     }
 
-    /// Writes down what was seen, and says what it means: what was there before is gone, not missing, and serves on while
-    /// there is trouble.
-    pub fn saw(&mut self, name: &str, sight: Sight, now: Instant) -> Sight {
+    /// Writes down what a look showed that began at `begun`, and says what it means: what was there before is gone, not missing,
+    /// and serves on while there is trouble. What a later look has shown meanwhile counts, whichever ended first.
+    pub fn saw(&mut self, name: &str, sight: Sight, begun: Instant, now: Instant) -> Sight {
+        if let Some(entry) = self.entries.get(name).filter(|entry| begun < entry.begun) {
+            return entry.sight.clone();
+        }
         let before = self.entries.get(name).map(|entry| &entry.sight);
         let sight = match (sight, before) {
             (Sight::Missing, Some(Sight::There(_) | Sight::Gone)) => Sight::Gone,
@@ -95,6 +100,7 @@ impl Known {
         self.make_room(name);
         let entry = Entry {
             sight: sight.clone(),
+            begun,
             seen: now,
             looking: None,
             doubted: false,
@@ -144,6 +150,7 @@ mod tests {
             uri: "s3://b/x".into(),
             version: version.into(),
             file: None,
+            begun: crate::core::message::Begun::default(),
         })
     }
 
@@ -162,7 +169,7 @@ mod tests {
     fn what_was_seen_is_believed_for_a_while_and_then_used_during_one_look() {
         let mut known = Known::default();
         assert_eq!(known.judge("/x", BELIEVED, later(0)), Verdict::Look);
-        assert_eq!(known.saw("/x", there("1"), later(0)), there("1"));
+        assert_eq!(known.saw("/x", there("1"), later(0), later(0)), there("1"));
         assert_eq!(known.judge("/x", BELIEVED, later(9)), Verdict::Believe(there("1")));
         assert!(matches!(known.judge("/x", BELIEVED, later(10)), Verdict::UseAndLook(_)));
         assert_eq!(
@@ -174,7 +181,7 @@ mod tests {
             matches!(known.judge("/x", BELIEVED, later(71)), Verdict::UseAndLook(_)),
             "a lost look"
         );
-        assert_eq!(known.saw("/x", there("2"), later(72)), there("2"));
+        assert_eq!(known.saw("/x", there("2"), later(72), later(72)), there("2"));
         assert_eq!(known.judge("/x", BELIEVED, later(73)), Verdict::Believe(there("2")));
         assert_eq!(
             known.judge("/x", None, later(73)),
@@ -186,11 +193,11 @@ mod tests {
     #[test]
     fn trouble_does_not_take_away_what_is_known() {
         let mut known = Known::default();
-        known.saw("/x", there("1"), later(0));
+        known.saw("/x", there("1"), later(0), later(0));
         let trouble = Sight::Trouble("down".into());
-        assert_eq!(known.saw("/x", trouble.clone(), later(20)), there("1"));
+        assert_eq!(known.saw("/x", trouble.clone(), later(20), later(20)), there("1"));
         assert_eq!(known.judge("/x", BELIEVED, later(21)), Verdict::Believe(there("1")));
-        assert_eq!(known.saw("/y", trouble.clone(), later(0)), trouble);
+        assert_eq!(known.saw("/y", trouble.clone(), later(0), later(0)), trouble);
         assert_eq!(
             known.judge("/y", BELIEVED, later(0)),
             Verdict::Believe(trouble),
@@ -200,29 +207,43 @@ mod tests {
     }
 
     #[test]
+    fn a_look_that_began_earlier_and_ended_later_takes_nothing_back() {
+        let mut known = Known::default();
+        assert_eq!(known.saw("/x", there("2"), later(2), later(3)), there("2"));
+        for late in [there("1"), Sight::Missing, Sight::Trouble("down".into())] {
+            assert_eq!(known.saw("/x", late, later(1), later(4)), there("2"));
+        }
+        assert_eq!(known.judge("/x", BELIEVED, later(12)), Verdict::Believe(there("2")));
+        assert_eq!(known.saw("/x", there("3"), later(5), later(6)), there("3"));
+    }
+
+    #[test]
     fn what_was_there_is_gone_and_what_never_was_is_missing() {
         let mut known = Known::default();
-        assert_eq!(known.saw("/x", Sight::Missing, later(0)), Sight::Missing);
+        assert_eq!(known.saw("/x", Sight::Missing, later(0), later(0)), Sight::Missing);
         assert_eq!(known.judge("/x", BELIEVED, later(0)), Verdict::Believe(Sight::Missing));
         assert_eq!(known.judge("/x", BELIEVED, later(1)), Verdict::Look);
-        known.saw("/x", there("1"), later(1));
-        assert_eq!(known.saw("/x", Sight::Missing, later(2)), Sight::Gone);
-        assert_eq!(known.saw("/x", Sight::Missing, later(3)), Sight::Gone);
-        known.saw("/x", there("2"), later(4));
+        known.saw("/x", there("1"), later(1), later(1));
+        assert_eq!(known.saw("/x", Sight::Missing, later(2), later(2)), Sight::Gone);
+        assert_eq!(known.saw("/x", Sight::Missing, later(3), later(3)), Sight::Gone);
+        known.saw("/x", there("2"), later(4), later(4));
         assert_eq!(there_count(&known), 1);
     }
 
     #[test]
     fn what_is_said_to_have_changed_is_looked_at_and_not_lost() {
         let mut known = Known::default();
-        known.saw("/x", there("1"), later(0));
-        known.saw("/missing", Sight::Missing, later(0));
+        known.saw("/x", there("1"), later(0), later(0));
+        known.saw("/missing", Sight::Missing, later(0), later(0));
         known.forget("s3://b/other");
         assert_eq!(known.judge("/x", BELIEVED, later(0)), Verdict::Believe(there("1")));
         known.forget("s3://b/x");
         assert_eq!(known.judge("/x", BELIEVED, later(0)), Verdict::Look);
         // The look fails: what was there is served on.
-        assert_eq!(known.saw("/x", Sight::Trouble("down".into()), later(0)), there("1"));
+        assert_eq!(
+            known.saw("/x", Sight::Trouble("down".into()), later(0), later(0)),
+            there("1")
+        );
         assert_eq!(known.judge("/x", BELIEVED, later(0)), Verdict::Believe(there("1")));
         assert_eq!(
             known.judge("/missing", BELIEVED, later(0)),
@@ -230,15 +251,19 @@ mod tests {
         );
         known.forget_all();
         assert_eq!(known.judge("/missing", BELIEVED, later(0)), Verdict::Look);
-        assert_eq!(known.saw("/x", Sight::Missing, later(0)), Sight::Gone, "it was there");
+        assert_eq!(
+            known.saw("/x", Sight::Missing, later(0), later(0)),
+            Sight::Gone,
+            "it was there"
+        );
     }
 
     #[test]
     fn names_asked_in_vain_do_not_drive_out_projects() {
         let mut known = Known::default();
-        known.saw("/x", there("1"), later(0));
+        known.saw("/x", there("1"), later(0), later(0));
         for n in 0..REMEMBERED + 10 {
-            known.saw(&format!("/no/{n}"), Sight::Missing, later(1));
+            known.saw(&format!("/no/{n}"), Sight::Missing, later(1), later(1));
         }
         assert_eq!(known.entries.len(), REMEMBERED);
         assert_eq!(there_count(&known), 1);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,30 @@ pub struct ProjectRef {
     /// A local copy of this version, which QGIS opens in the uri's stead where it cannot open that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+    /// When it was looked for. Workers are not told.
+    #[serde(skip)]
+    pub begun: Begun,
+}
+
+/// When the look at a storage began that showed a version; nothing when nobody looked. The same version is the same whenever it
+/// was seen, so comparisons leave this out.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Begun(pub Option<Instant>);
+
+impl PartialEq for Begun {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Begun {}
+
+impl Begun {
+    /// Whether it was before the other, so that what it showed is no news.
+    #[must_use]
+    pub fn is_before(self, other: Self) -> bool {
+        matches!((self.0, other.0), (Some(own), Some(other)) if own < other)
+    }
 }
 
 /// A project as a worker holds it.
@@ -308,11 +333,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn when_a_version_was_seen_orders_sights_and_tells_none_apart() {
+        let now = Instant::now();
+        let (early, late) = (Begun(Some(now)), Begun(Some(now + std::time::Duration::from_millis(1))));
+        assert!(early.is_before(late) && !late.is_before(early) && !early.is_before(early));
+        assert!(!Begun::default().is_before(late) && !early.is_before(Begun::default()));
+        assert_eq!(early, late);
+    }
+
+    #[test]
     fn messages_have_the_documented_shape() {
         let project = ProjectRef {
             uri: "/w.qgs".into(),
             version: "1".into(),
             file: None,
+            begun: Begun::default(),
         };
         let request = ToWorker::Request {
             id: "r-1",

@@ -81,6 +81,7 @@ impl World {
             uri: "/srv/w.qgs".into(),
             version: self.version.into(),
             file: None,
+            begun: crate::core::message::Begun::default(),
         };
         let call = Call {
             asked: &asked,

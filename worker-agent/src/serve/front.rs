@@ -23,7 +23,7 @@ use crate::adapters::storage::{Storage, StorageError};
 use crate::adapters::supervisor::{Line, Supervisor, Wanted};
 use crate::core::catalog::page_of;
 use crate::core::lane::Lane;
-use crate::core::message::ProjectRef;
+use crate::core::message::{Begun, ProjectRef};
 use crate::core::ogc::{
     self, Class, Classes, Dialect, Forwarded, Incoming, Kind, OgcRequest, Origin, Refusal, Refused, Sharing,
     fingerprint, upstream,
@@ -208,6 +208,7 @@ impl Front {
                     uri: String::new(),
                     version: String::new(),
                     file: None,
+                    begun: Begun::default(),
                 },
             ));
         };

@@ -20,7 +20,7 @@ use super::standing::Standing;
 use crate::adapters::exchange::{Job, Task};
 use crate::adapters::supervisor::{Line, Reloaded, Wanted};
 use crate::core::lane::Lane;
-use crate::core::message::ProjectRef;
+use crate::core::message::{Begun, ProjectRef};
 use crate::core::redact;
 use crate::serve::catalog::rpc;
 
@@ -149,6 +149,7 @@ pub(super) async fn sleep(front: &Front, request: SleepRequest) -> Result<SleepR
                 uri: String::new(),
                 version: String::new(),
                 file: None,
+                begun: Begun::default(),
             },
             lane,
             depth: 0,

@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::beside::Beside;
 use super::{Backend, Listed, Trouble};
 use crate::core::locate::{At, Candidates, Place, Suffix};
-use crate::core::message::ProjectRef;
+use crate::core::message::{Begun, ProjectRef};
 
 /// More files than this below one location are not listed.
 const MOST_FILES: usize = 1_000_000;
@@ -89,6 +89,7 @@ fn look(candidates: &Candidates, beside: Option<&Beside>) -> Result<ProjectRef, 
                 uri: uri.ok_or_else(|| Trouble::Unusable("its path is not UTF-8; rename the directory".into()))?,
                 version,
                 file: None,
+                begun: Begun::default(),
             });
         }
     }

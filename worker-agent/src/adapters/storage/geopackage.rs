@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{Backend, Listed, Trouble};
 use crate::core::locate::{At, Place};
-use crate::core::message::ProjectRef;
+use crate::core::message::{Begun, ProjectRef};
 use crate::core::stored;
 
 /// The URL scheme.
@@ -129,6 +129,7 @@ fn look(file: &Path, fence: Option<&Path>, rows: &[String]) -> Result<ProjectRef
         uri: format!("geopackage:{uri_of_file}?projectName={project}"),
         version,
         file: None,
+        begun: Begun::default(),
     })
 }
 

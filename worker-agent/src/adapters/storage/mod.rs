@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::config::{ConfigError, search_path_key};
 use crate::core::known::{Known, Sight, Verdict};
 use crate::core::locate::{LocateError, Place, ProjectName, Root, SearchPaths, Suffix, direct};
-use crate::core::message::{ProjectRef, User};
+use crate::core::message::{Begun, ProjectRef, User};
 pub use custom::Hosts;
 use directory::blocking;
 use graticule_daemon::current::Current;
@@ -353,9 +353,13 @@ impl Storage {
     }
 
     async fn look(&self, name: &ProjectName, place: &Place) -> Result<ProjectRef, StorageError> {
+        let begun = Instant::now();
         let looked = tokio::time::timeout(self.timeout(), self.backend(place).look(place)).await;
         let sight = match looked {
-            Ok(Ok(project)) => Sight::There(project),
+            Ok(Ok(project)) => Sight::There(ProjectRef {
+                begun: Begun(Some(begun)),
+                ..project
+            }),
             Ok(Err(Trouble::Missing)) => Sight::Missing,
             Ok(Err(Trouble::Outside)) => {
                 let project = name.to_string();
@@ -367,7 +371,7 @@ impl Storage {
         self.log(name, &place.location, &sight);
         let sight = {
             let mut known = self.inner.known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.saw(&name.spelled(), sight, Instant::now())
+            known.saw(&name.spelled(), sight, begun, Instant::now())
         };
         self.tell(name, place, sight)
     }

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use super::{Backend, Change, LISTING, Listed, Trouble};
 use crate::core::locate::{At, Place, SearchPaths};
-use crate::core::message::ProjectRef;
+use crate::core::message::{Begun, ProjectRef};
 use crate::core::postgresql::{Server, Source};
 use crate::core::stored;
 use connect::{Bounds, Failure, Surroundings};
@@ -184,6 +184,7 @@ impl Backend for PostgreSql {
                 &length.unwrap_or_default().to_string(),
             ]),
             file: None,
+            begun: Begun::default(),
         })
     }
 

@@ -17,7 +17,7 @@ use super::copies::Copies;
 use crate::adapters::storage::{Trouble, blocking};
 use crate::core::bucket::Spot;
 use crate::core::locate::Suffix;
-use crate::core::message::ProjectRef;
+use crate::core::message::{Begun, ProjectRef};
 use crate::core::project_files::{Files, FilesError, of_project, text_of};
 
 /// Objects that are looked at at the same time.
@@ -195,6 +195,7 @@ impl Inner {
             file: Some(
                 file.ok_or_else(|| Trouble::Unusable("worker.storage.files.dir is not UTF-8; rename it".into()))?,
             ),
+            begun: Begun::default(),
         })
     }
 

@@ -40,8 +40,14 @@ impl Task {
     }
 
     /// The storage has this version of a project. What holds an older one loads it anew: a zygote by way of the next
-    /// generation, a worker between requests. Both serve the old version until then.
+    /// generation, a worker between requests. Both serve the old version until then. A request brings along what was believed
+    /// when it came; what a later look has shown since is newer.
     pub(super) fn seen(&mut self, project: &ProjectRef) {
+        let pin = self.pins.iter().find(|pin| pin.uri == project.uri);
+        let mut known = pin.into_iter().chain(self.latest.get(&project.uri));
+        if known.any(|known| project.begun.is_before(known.begun)) {
+            return;
+        }
         let preloaded = self.is_preloaded(&project.uri);
         if let Some(pin) = self.pins.iter_mut().find(|pin| pin.uri == project.uri) {
             let newer = pin.version != project.version;
@@ -67,8 +73,9 @@ impl Task {
                 .is_some_and(|held| *held != project.version)
         };
         let outdated = self.slots.values().any(outdated);
-        let known = self.latest.get(&project.uri);
-        if known.is_some_and(|known| known.version == project.version) {
+        let known = self.latest.get_mut(&project.uri);
+        if let Some(known) = known.filter(|known| known.version == project.version) {
+            known.begun = project.begun;
             // Who was to load it may have died.
             if outdated && !self.pool.is_renewing(&project.uri) {
                 let project = project.uri.clone();
