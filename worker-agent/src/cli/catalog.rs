@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::ask::{ask, said};
+use super::show::plain;
 use super::target::{Admin, Target};
 
 #[derive(Debug, Subcommand)]
@@ -67,11 +68,6 @@ async fn info(mut admin: Admin, project: &str) -> anyhow::Result<Answer> {
     let asked = admin.get_project_info(GetProjectInfoRequest { project }).await;
     let info = asked.map_err(|status| said(&status))?.into_inner();
     Ok(Answer::new(info_text(Ink::of_stdout(), &info), info_json(&info)))
-}
-
-/// A text from a project, fit for a terminal.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn as_table(ink: Ink, projects: &[CatalogItem]) -> String {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use graticule_cli::{Ink, row, table};
-use graticule_proto::v1::{AgentState, ControlPlaneLink, ListCacheReply, StatsReply};
+use graticule_proto::v1::{AgentState, ControlPlaneLink, ListCacheReply, StatsReply, WorkerInfo};
 use serde_json::{Value, json};
 
 #[allow(clippy::cast_precision_loss, reason = "bytes to show, not to count")]
@@ -98,22 +98,32 @@ pub(super) fn stats(ink: Ink, stats: &StatsReply) -> String {
         "WORKER", "PID", "STATE", "START", "SERVED", "PRIVATE", "BUSY", "PROJECTS",
     ])];
     for worker in &stats.workers {
-        rows.push(vec![
-            worker.id.to_string(),
-            worker.pid.to_string(),
-            worker.state.clone(),
-            format!("{} {}", worker.start, worker.generation),
-            worker.served.to_string(),
-            megabytes(worker.private_bytes),
-            if worker.busy_seconds > 0.0 {
-                format!("{:.1} s", worker.busy_seconds)
-            } else {
-                "-".into()
-            },
-            worker.projects.join(" "),
-        ]);
+        rows.push(worker_cells(worker).into());
     }
     text + &table(ink, &rows)
+}
+
+/// A worker in a table: number, process, state, start and generation, requests, memory, time in its request, projects.
+pub(super) fn worker_cells(worker: &WorkerInfo) -> [String; 8] {
+    [
+        worker.id.to_string(),
+        worker.pid.to_string(),
+        worker.state.clone(),
+        format!("{} {}", worker.start, worker.generation),
+        worker.served.to_string(),
+        megabytes(worker.private_bytes),
+        if worker.busy_seconds > 0.0 {
+            format!("{:.1} s", worker.busy_seconds)
+        } else {
+            "-".to_owned()
+        },
+        plain(&worker.projects.join(" ")),
+    ]
+}
+
+/// A text of somebody else's on one line, and without what terminals take for orders.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn control_plane(link: &ControlPlaneLink) -> String {

@@ -1,15 +1,11 @@
 //! The agent's configuration tree. Where QJazz has the same thing, it has the same name.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use graticule_daemon::access::Access;
 pub use graticule_daemon::config::ConfigError;
-use graticule_daemon::config::{ADDRESS, join};
+use graticule_daemon::config::join;
 use graticule_daemon::telemetry::Logging;
-use graticule_daemon::tls::TlsServer;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -20,10 +16,13 @@ mod fleet;
 mod lanes;
 mod limits;
 mod plugins;
+mod qgis;
+mod server;
 mod storage;
 mod stores;
 mod texts;
 mod tls;
+mod worker;
 
 use crate::adapters::memory::Machine;
 use crate::core::locate::SearchPaths;
@@ -37,8 +36,11 @@ pub use fleet::{Addresses, Fleet};
 pub use lanes::{Lanes, Rule, Share};
 pub use limits::{Isolation, Memory, Quarantine, Recycle};
 pub use plugins::{Allowed, Paths, Plugins};
+pub use qgis::{Projects, Qgis};
+pub use server::Server;
 pub use storage::{PostgreSql, Storage};
 pub use stores::{Bucket, Files, Handler, Secret};
+pub use worker::{StartMethod, Worker};
 
 /// Everything an operator can decide.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -56,238 +58,6 @@ pub struct Config {
     pub catalog: Catalog,
     /// The control plane and how this agent is reached.
     pub fleet: Fleet,
-}
-
-/// `[server]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Server {
-    /// The HTTP data port, for Envoy.
-    #[schemars(extend("x-expected" = ADDRESS))]
-    pub http_listen: SocketAddr,
-    /// The gRPC port: `QgisServer`, `QgisAdmin`, health, reflection.
-    #[schemars(extend("x-expected" = ADDRESS))]
-    pub grpc_listen: SocketAddr,
-    /// The port of `/metrics`, `/healthz` and `/readyz`.
-    #[schemars(extend("x-expected" = ADDRESS))]
-    pub metrics_listen: SocketAddr,
-    /// TLS of the HTTP data port; the control plane's `pools.NAME.tls` has Envoy speak it. docs/tls.md.
-    pub http_tls: TlsServer,
-    /// TLS of the gRPC port.
-    pub grpc_tls: TlsServer,
-    /// Who may do what on the gRPC port: docs/tls.md. Clients that ask for maps have the role `peer`. While no token and no
-    /// certificate is named, whoever reaches the port may do everything.
-    pub access: Access,
-    /// A request must have answered after so many seconds, waiting included.
-    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
-    pub timeout: f64,
-    /// What goes before `server.timeout` for single services and requests, in seconds: `SERVICE/Request`, `SERVICE` or the root
-    /// of an API, in any letter case; of an API the request is its method. The longest name that matches counts.
-    #[schemars(extend("additionalProperties" = seconds_schema(), "examples" = [{"WFS": 40.0, "wfs3/POST": 30.0}]))]
-    pub timeouts: BTreeMap<String, f64>,
-    /// How often a request may lead to another one of this server, as when a project has a layer of this server's own WMS.
-    pub max_loop_depth: u32,
-    /// The largest request body, in bytes.
-    pub max_body_size: usize,
-    /// After SIGTERM, requests that run have so many seconds to finish.
-    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
-    pub shutdown_grace_period: f64,
-    /// After SIGTERM, so many seconds are given to Envoy to hear of it before the ports close. Only with a control plane.
-    #[schemars(range(min = 0, max = 60))]
-    pub drain_delay: f64,
-}
-
-/// `[worker]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Worker {
-    /// Names the agent in the fleet, in logs and in the header `x-graticule-agent`; made of host name and HTTP port when empty.
-    pub name: String,
-    /// How many QGIS processes; 0: one for each processor, and no more than one for each 512 MiB of memory.
-    #[schemars(range(max = 1024))]
-    pub num_processes: usize,
-    /// How many requests may wait for a worker. What comes over it is answered with 503 and Retry-After, to be tried on
-    /// another agent.
-    pub max_waiting_requests: usize,
-    /// A worker's start may take so many seconds.
-    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
-    pub process_start_timeout: f64,
-    /// A cancelled request has so many seconds to stop before its worker is killed.
-    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
-    pub cancel_timeout: f64,
-    /// When failed workers within `failure_window`, over configured workers, are more than this, the agent exits with code 3.
-    #[schemars(extend("exclusiveMinimum" = 0))]
-    pub max_failure_pressure: f64,
-    /// A worker's failure counts for so many seconds.
-    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
-    pub failure_window: f64,
-    /// How workers are started.
-    pub start_method: StartMethod,
-    /// The Python that has QGIS's bindings: the distribution's, for which they are built.
-    pub python: PathBuf,
-    /// The directory that pins are kept in; empty: `graticule-<http port>` in `$XDG_STATE_HOME` or `~/.local/state`.
-    pub state_dir: PathBuf,
-    /// The directory for temporary files of the agent and its workers; empty: a fresh one that is removed at the end.
-    pub runtime_dir: PathBuf,
-    /// What memory workers may use. A worker's memory is what only it uses: its private dirty pages.
-    pub memory: Memory,
-    /// When sound workers are replaced. Each draws its own limits from the last fifth below these, so that they never go
-    /// together.
-    pub recycle: Recycle,
-    /// Which requests are heavy, and what part of the workers each lane may take: docs/limits.md.
-    pub lanes: Lanes,
-    /// Requests that kill workers: docs/quarantine.md.
-    pub quarantine: Quarantine,
-    /// What workers may do: docs/isolation.md.
-    pub isolation: Isolation,
-    /// How storages of projects are spoken to: docs/projects.md.
-    pub storage: Storage,
-    /// What QGIS is told.
-    pub qgis: Qgis,
-}
-
-/// How workers are started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum StartMethod {
-    /// Forked from a zygote: milliseconds, and shared memory.
-    Fork,
-    /// Each a process of its own: half a second, and about 200 MB each.
-    Spawn,
-}
-
-/// `[worker.qgis]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Qgis {
-    /// How many projects a worker keeps loaded besides pinned ones.
-    #[schemars(range(min = 1))]
-    pub max_projects: usize,
-    /// Serve a project's good layers when others are bad.
-    pub ignore_bad_layers: bool,
-    /// Open layers read-only; loads large projects about four times faster. Turn it off for WFS transactions; pinned projects
-    /// are then loaded by each worker for itself.
-    pub force_readonly_layers: bool,
-    /// Believe the extents and types that the project file states.
-    pub trust_layer_metadata: bool,
-    /// Leave print layouts out; `GetPrint` then fails.
-    pub disable_getprint: bool,
-    /// Let a zygote draw one throwaway map before it is forked from: first maps are faster and take less memory.
-    pub warm_up: bool,
-    /// Headers of clients that reach QGIS and its plugins besides Accept, Content-Type and X-Qgis-*; `name*` means all that
-    /// begin so.
-    pub forward_headers: Vec<String>,
-    /// QGIS's server plugins: docs/plugins.md.
-    pub plugins: Plugins,
-    /// Where projects are.
-    pub projects: Projects,
-}
-
-/// `[worker.qgis.projects]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Projects {
-    /// Public location → directory or URL of a storage; at least one has to be set. A location may have dynamic segments, as in
-    /// `"/{user}/maps" = "/srv/{user}/maps"`; the longest that matches counts. docs/projects.md.
-    #[schemars(extend("examples" = [{"/": "/srv/projects"}]))]
-    pub search_paths: BTreeMap<String, String>,
-    /// Whether a request may name any project file of this machine by its path, whatever the search paths say. Only where every
-    /// client is trusted.
-    pub allow_direct_path_resolution: bool,
-    /// Whether the first request for a project has it loaded; else only projects that are pinned or were checked out are
-    /// served.
-    pub load_project_on_request: bool,
-    /// Whether a changed project is loaded by the next request, which waits for that; else it is loaded between requests, while
-    /// the old version is served.
-    pub reload_outdated_project_on_request: bool,
-    /// For so many seconds after its start the agent is not ready while a project that was pinned before cannot be found.
-    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 86400))]
-    pub pins_patience: f64,
-}
-
-/// What [`seconds`] takes.
-fn seconds_schema() -> serde_json::Value {
-    serde_json::json!({ "type": "number", "format": "double", "exclusiveMinimum": 0, "maximum": 86400 })
-}
-
-impl Default for Projects {
-    fn default() -> Self {
-        Self {
-            search_paths: BTreeMap::new(),
-            allow_direct_path_resolution: false,
-            load_project_on_request: true,
-            reload_outdated_project_on_request: false,
-            pins_patience: 30.0,
-        }
-    }
-}
-
-impl Server {
-    /// The longest that any request may take, in seconds.
-    #[must_use]
-    pub fn longest_timeout(&self) -> f64 {
-        self.timeouts.values().copied().fold(self.timeout, f64::max)
-    }
-}
-
-impl Default for Server {
-    fn default() -> Self {
-        Self {
-            http_listen: SocketAddr::from(([127, 0, 0, 1], 23457)),
-            grpc_listen: SocketAddr::from(([127, 0, 0, 1], 23456)),
-            metrics_listen: SocketAddr::from(([127, 0, 0, 1], 23458)),
-            http_tls: TlsServer::default(),
-            grpc_tls: TlsServer::default(),
-            access: Access::default(),
-            timeout: 20.0,
-            timeouts: BTreeMap::from([("WMS/GetPrint".to_owned(), 50.0)]),
-            max_loop_depth: 2,
-            max_body_size: 10 * 1024 * 1024,
-            shutdown_grace_period: 10.0,
-            drain_delay: 0.5,
-        }
-    }
-}
-
-impl Default for Worker {
-    fn default() -> Self {
-        Self {
-            name: String::new(),
-            num_processes: 0,
-            max_waiting_requests: 50,
-            process_start_timeout: 30.0,
-            cancel_timeout: 3.0,
-            max_failure_pressure: 5.0,
-            failure_window: 60.0,
-            start_method: StartMethod::Fork,
-            python: "/usr/bin/python3".into(),
-            state_dir: PathBuf::new(),
-            runtime_dir: PathBuf::new(),
-            memory: Memory::default(),
-            recycle: Recycle::default(),
-            lanes: Lanes::default(),
-            quarantine: Quarantine::default(),
-            isolation: Isolation::default(),
-            storage: Storage::default(),
-            qgis: Qgis::default(),
-        }
-    }
-}
-
-impl Default for Qgis {
-    fn default() -> Self {
-        Self {
-            max_projects: 50,
-            ignore_bad_layers: true,
-            force_readonly_layers: true,
-            trust_layer_metadata: true,
-            disable_getprint: false,
-            warm_up: true,
-            forward_headers: Vec::new(),
-            plugins: Plugins::default(),
-            projects: Projects::default(),
-        }
-    }
 }
 
 fn wrong(key: &str, problem: impl Into<String>) -> ConfigError {

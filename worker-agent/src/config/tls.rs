@@ -23,7 +23,8 @@ impl Config {
             peer: access::PEER,
         };
         let (tls, access) = (("server.grpc_tls", &server.grpc_tls), ("server.access", &server.access));
-        Door::open(tls, access, server.grpc_listen, table).map_err(|error| of(&error))
+        let listen = ("server.grpc_listen", server.grpc_listen);
+        Door::open(tls, access, listen, table).map_err(|error| of(&error))
     }
 
     /// TLS of the data port, where it has any; its files are read.
@@ -122,7 +123,7 @@ mod tests {
                 config.server.http_tls.cert_file = "/none.pem".into();
                 config.server.http_tls.key_file = "/none.pem".into();
             }),
-            ("`server.access.insecure`: the port 0.0.0.0:23456", |config| {
+            ("`server.grpc_listen`: the port 0.0.0.0:23456", |config| {
                 config.server.grpc_listen = "0.0.0.0:23456".parse().unwrap();
             }),
             (

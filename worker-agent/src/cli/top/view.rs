@@ -1,14 +1,14 @@
 //! What `top` shows: agents with their pressure, lanes with their queues, workers and projects. Pure: a state and a size
 //! give cells.
 
-use graticule_proto::v1::AgentPhase;
+use graticule_proto::v1::{AgentPhase, WorkerInfo};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Row, Table, Widget as _};
 
-use super::super::show::{megabytes, phase};
+use super::super::show::{phase, plain, worker_cells};
 use super::state::{Seen, State};
 
 /// Rows that projects have at least, their head included.
@@ -162,11 +162,6 @@ fn name(seen: &Seen) -> String {
     }
 }
 
-/// A text from elsewhere, fit for a terminal.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 fn agent_rows(state: &State) -> Vec<[String; 9]> {
     let row = |seen: &Seen| {
         if let Some(problem) = &seen.problem {
@@ -238,22 +233,10 @@ fn lane_rows(state: &State) -> Vec<[String; 5]> {
 
 fn worker_rows(state: &State) -> Vec<[String; 9]> {
     let workers = state.workers().into_iter().skip(state.scrolled);
-    let row = |(agent, worker): (&str, &graticule_proto::v1::WorkerInfo)| {
-        [
-            if agent.is_empty() { "-".to_owned() } else { plain(agent) },
-            worker.id.to_string(),
-            worker.pid.to_string(),
-            worker.state.clone(),
-            format!("{} {}", worker.start, worker.generation),
-            worker.served.to_string(),
-            megabytes(worker.private_bytes),
-            if worker.busy_seconds > 0.0 {
-                format!("{:.1} s", worker.busy_seconds)
-            } else {
-                "-".to_owned()
-            },
-            plain(&worker.projects.join(" ")),
-        ]
+    let row = |(agent, worker): (&str, &WorkerInfo)| {
+        let agent = if agent.is_empty() { "-".to_owned() } else { plain(agent) };
+        let [id, pid, state, start, served, memory, busy, projects] = worker_cells(worker);
+        [agent, id, pid, state, start, served, memory, busy, projects]
     };
     workers.map(row).collect()
 }

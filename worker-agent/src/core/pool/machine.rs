@@ -195,6 +195,7 @@ impl Pool {
             start,
             ready: self.complete && !self.is_over() && (live > 0 || self.starts.failures < STARTS_THAT_MAY_FAIL),
             settled: self.zygotes.are_settled(self.policy.fork)
+                && !self.will_warm_up(now)
                 && self
                     .workers
                     .values()

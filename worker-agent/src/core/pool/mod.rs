@@ -397,7 +397,7 @@ pub struct View {
     pub start: Option<Start>,
     /// Whether requests should be sent here: all workers have been up once, and starts do not keep failing.
     pub ready: bool,
-    /// Whether every worker was started as new ones are and no newer generation is being made.
+    /// Whether every worker was started as new ones are, no newer generation is being made, and first maps are drawn that will be.
     pub settled: bool,
 }
 

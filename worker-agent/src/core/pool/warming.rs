@@ -21,6 +21,14 @@ impl Pool {
         self.workers.values().filter(serving).count() > 1 && self.pressure.at(now, self.policy.workers) == 0.0
     }
 
+    /// Whether a worker has yet to draw, and will get to it however much there is to do.
+    pub(super) fn will_warm_up(&mut self, now: Instant) -> bool {
+        let cold = |project: &String| !self.left_cold.contains(project);
+        let yet = |worker: &Worker| worker.chores.warming.is_some() || worker.chores.warm.iter().any(cold);
+        let several = self.workers.values().filter(|worker| worker.is_up()).nth(1).is_some();
+        several && self.workers.values().any(yet) && self.pressure.at(now, self.policy.workers) == 0.0
+    }
+
     /// Has one idle worker draw.
     pub(super) fn warm_up(&mut self, now: Instant, actions: &mut Vec<Action>) {
         if self.is_over() || self.workers.values().any(Worker::is_tending) {
@@ -85,7 +93,9 @@ mod tests {
         assert_eq!(run.on(inherits(2, &["/a"])), [], "one at a time");
         assert_eq!(run.on(done(1)), [warm(1, "/a")]);
         assert_eq!(run.on(done(1)), [warm(2, "/a")]);
+        assert!(!run.pool.view(run.now).settled, "one draws yet");
         assert_eq!(run.on(done(2)), [], "once");
+        assert!(run.pool.view(run.now).settled);
     }
 
     #[test]
@@ -132,6 +142,7 @@ mod tests {
         assert_eq!(actions, [Action::Kill { worker: 1 }, start(3, Start::Fork(1))]);
         run.on(crashed(1));
         assert_eq!(run.on(inherits(3, &["/a"])), [], "nobody draws it any more");
+        assert!(run.pool.view(run.now).settled);
     }
 
     #[test]
