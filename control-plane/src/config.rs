@@ -1,6 +1,7 @@
 //! The control plane's configuration: one typed tree with defaults. How its layers (file, environment) come together
 //! is the business of `graticule_daemon::config`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use crate::core::fleet::Timing;
 use crate::core::routing;
 
 mod balance;
+mod cors;
 mod fragments;
 mod front;
 mod pools;
@@ -25,9 +27,10 @@ mod tls;
 mod views;
 
 pub use balance::{Ejection, HealthCheck, MOST_REPLICAS};
+pub use cors::{Cors, Origins};
 pub use fragments::Fragment;
 pub use front::{Algorithm, Compression, Front, Limits};
-pub use pools::{Cors, Origins, Pool, PoolRoute, Rate, Routed, routed};
+pub use pools::{Pool, PoolRoute, Rate, Routed, routed};
 pub use rest::Rest;
 pub use tls::{FrontTls, MinVersion};
 pub use views::{UnusableView, View};
@@ -288,11 +291,11 @@ impl Config {
 
     /// The pools with their hosts; the one for everything when none is configured.
     #[must_use]
-    pub fn effective_pools(&self) -> BTreeMap<String, Pool> {
+    pub fn effective_pools(&self) -> Cow<'_, BTreeMap<String, Pool>> {
         if self.pools.is_empty() {
-            return BTreeMap::from([(DEFAULT_POOL.to_owned(), Pool::default())]);
+            return Cow::Owned(BTreeMap::from([(DEFAULT_POOL.to_owned(), Pool::default())]));
         }
-        self.pools.clone()
+        Cow::Borrowed(&self.pools)
     }
 
     /// The fleet's limits. Call it on a configuration that was checked.

@@ -156,12 +156,12 @@ impl Access {
             .map(|(_, _, _, file)| file.to_owned())
     }
 
-    /// Checks what can be checked without files: that a port which others can reach is secured. `key` is where this stands, and
-    /// `listen` where the port is.
+    /// Checks what can be checked without files: that a port which others can reach is secured. `key` is where this stands,
+    /// and `port` where the port is, with the key that says so.
     ///
     /// # Errors
     /// What to change.
-    pub fn check(&self, key: &str, tls: &TlsServer, listen: SocketAddr) -> Result<(), TlsError> {
+    pub fn check(&self, key: &str, tls: &TlsServer, (at, listen): (&str, SocketAddr)) -> Result<(), TlsError> {
         let of = |key: String, problem: String| Err(TlsError::of(key, problem));
         if !self.certificates.is_empty() && !tls.asks_clients() {
             let problem =
@@ -177,12 +177,11 @@ impl Access {
             (false, true) => "would have tokens sent in the clear",
             (false, false) => "has neither TLS nor tokens",
         };
-        let parent = key.strip_suffix(".access").unwrap_or(key);
         of(
-            format!("{key}.insecure"),
+            at.to_owned(),
             format!(
                 "the port {listen} can be reached from other machines and {lacks}: configure its TLS with client_ca_file, or with \
-                 tokens in `{key}`; or have it listen on loopback; or, where only trusted machines reach it, set `{parent}.access.insecure` to true"
+                 tokens in `{key}`; or have it listen on loopback; or, where only trusted machines reach it, set `{key}.insecure` to true"
             ),
         )
     }

@@ -56,6 +56,7 @@ pub const CHANGE: &[&str] = &[
     "/graticule.v1.FleetAdmin/ResumeAgents",
     "/graticule.v1.FleetAdmin/SetConfig",
     "/graticule.v1.FleetAdmin/UnpinProject",
+    "/graticule.v1.FleetAdmin/UpdateFleetCache",
     "/graticule.v1.QgisAdmin/CheckoutProject",
     "/graticule.v1.QgisAdmin/ClearCache",
     "/graticule.v1.QgisAdmin/ClearQuarantine",

@@ -166,7 +166,7 @@ impl Config {
             ("fleet", &self.fleet.tls, &self.fleet.access, self.fleet.listen),
         ] {
             tls.check(&format!("{key}.tls"))?;
-            access.check(&format!("{key}.access"), tls, listen)?;
+            access.check(&format!("{key}.access"), tls, (&format!("{key}.listen"), listen))?;
         }
         Ok(())
     }
@@ -288,10 +288,10 @@ mod tests {
                 };
                 config.pools.insert("a".to_owned(), pool);
             }),
-            ("`xds.access.insecure`: the port 0.0.0.0:18000", |config, _| {
+            ("`xds.listen`: the port 0.0.0.0:18000", |config, _| {
                 config.xds.listen = "0.0.0.0:18000".parse().unwrap();
             }),
-            ("`fleet.access.insecure`: the port 0.0.0.0:18001", |config, _| {
+            ("`fleet.listen`: the port 0.0.0.0:18001", |config, _| {
                 config.fleet.listen = "0.0.0.0:18001".parse().unwrap();
             }),
             ("`fleet.tls.cert_file`: it is not set", |config, _| {

@@ -128,7 +128,7 @@ impl Config {
             }
             config.rest.enabled &= self.rest.is_for(name);
             if !view.pools.is_empty() {
-                config.pools = self.effective_pools();
+                config.pools = self.effective_pools().into_owned();
                 config.pools.retain(|pool, _| view.pools.contains(pool));
             }
             config

@@ -7,7 +7,7 @@
 //!
 //! What it does not know: what a weight does to Envoy, messages, clocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::fleet::Clock;
@@ -76,7 +76,8 @@ pub struct Weights {
 impl Weights {
     /// Looks at the agents that take requests, each with its strain; gives those whose weight has changed, with the new one.
     pub fn look(&mut self, now: Clock, agents: &[(&str, Strain)]) -> Vec<(String, u32)> {
-        self.agents.retain(|id, _| agents.iter().any(|(agent, _)| agent == id));
+        let there: BTreeSet<&str> = agents.iter().map(|(agent, _)| *agent).collect();
+        self.agents.retain(|id, _| there.contains(id.as_str()));
         let pressures = Sorted::of(agents.iter().map(|(_, strain)| strain.pressure));
         let waits = Sorted::of(agents.iter().map(|(_, strain)| strain.wait));
         let mut changes = Vec::new();

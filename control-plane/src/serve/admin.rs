@@ -2,6 +2,7 @@
 //! own streams.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,14 +10,14 @@ use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{Stream, StreamExt as _};
 use graticule_proto::v1::fleet_admin_server::FleetAdmin;
 use graticule_proto::v1::{
-    AgentCache, AgentHello, AgentRecord, AgentState, AgentsChange, CatalogItem, CatalogRequest, ClearQuarantineReply,
-    ClearQuarantineRequest, DrainRequest, FleetCatalogItem, FleetConfig, FleetConfigChange, FleetConfigChanges,
-    FleetConfigChangesRequest, FleetConfigRequest, FleetOrder, FleetPinProgress, FleetPinRequest,
+    AgentCache, AgentHello, AgentRecord, AgentState, AgentUpdates, AgentsChange, CatalogItem, CatalogRequest,
+    ClearQuarantineReply, ClearQuarantineRequest, DrainRequest, FleetCatalogItem, FleetConfig, FleetConfigChange,
+    FleetConfigChanges, FleetConfigChangesRequest, FleetConfigRequest, FleetOrder, FleetPinProgress, FleetPinRequest,
     FleetReloadConfigRequest, FleetSetConfigRequest, FleetUnpinReply, GetAgentReply, GetAgentRequest, ListAgentsReply,
     ListAgentsRequest, ListCacheReply, ListCacheRequest, ListCatalogRequest, ListFleetCacheRequest, ListPinsReply,
     ListPinsRequest, ListPlacementsReply, ListPlacementsRequest, ListQuarantineReply, ListQuarantineRequest,
     ReloadRequest, ResizeAgentsRequest, ResizeRequest, ResumeRequest, SnapshotReply, SnapshotRequest, StatsReply,
-    StatsRequest, WatchAgentsRequest,
+    StatsRequest, UpdateCacheReply, UpdateCacheRequest, UpdateFleetCacheRequest, WatchAgentsRequest,
 };
 use prost::Message;
 use tokio::sync::{mpsc, oneshot};
@@ -102,7 +103,7 @@ impl FleetAdmin for FleetPort {
             .roster
             .borrow()
             .iter()
-            .find(|agent| agent.identity.id == id)
+            .find(|agent| *agent.identity.id == *id)
             .map(record);
         // Said as for a call of an agent that is not there.
         let line = self.switchboard.line(&id);
@@ -159,30 +160,41 @@ impl FleetAdmin for FleetPort {
         &self,
         request: Request<ListFleetCacheRequest>,
     ) -> Result<Response<Self::ListFleetCacheStream>, Status> {
-        let agents = attached(&self.hub.roster.borrow(), &request.into_inner().pool);
-        let asked = agents.into_iter().map(|(pool, agent_id)| {
-            let switchboard = self.switchboard.clone();
-            async move {
-                let answer = async {
-                    let line = switchboard.line(&agent_id)?;
-                    let request = ListCacheRequest::default();
-                    line.ask::<_, ListCacheReply>("/graticule.v1.QgisAdmin/ListCache", &request)
-                        .await
-                };
-                let (projects, problem) = match answer.await {
-                    Ok(cache) => (cache.projects, String::new()),
-                    Err(status) => (Vec::new(), status.message().to_owned()),
-                };
-                Ok(AgentCache {
-                    agent_id,
-                    pool,
-                    projects,
-                    problem,
-                })
-            }
+        let answers = self.each("ListCache", &request.into_inner().pool, ListCacheRequest::default());
+        let told = answers.map(|(pool, agent_id, answer)| {
+            let (cache, problem) = told::<ListCacheReply>(answer);
+            Ok(AgentCache {
+                agent_id,
+                pool,
+                projects: cache.projects,
+                problem,
+            })
         });
-        let answers: FuturesUnordered<_> = asked.collect();
-        Ok(Response::new(answers.boxed()))
+        Ok(Response::new(told.boxed()))
+    }
+
+    type UpdateFleetCacheStream = BoxStream<'static, Result<AgentUpdates, Status>>;
+
+    async fn update_fleet_cache(
+        &self,
+        request: Request<UpdateFleetCacheRequest>,
+    ) -> Result<Response<Self::UpdateFleetCacheStream>, Status> {
+        let UpdateFleetCacheRequest { project, pool } = request.into_inner();
+        let projects = match project.as_str() {
+            "" => Vec::new(),
+            name => vec![pins::project(name)?.key().to_owned()],
+        };
+        let answers = self.each("UpdateCache", &pool, UpdateCacheRequest { projects });
+        let told = answers.map(|(pool, agent_id, answer)| {
+            let (seen, problem) = told::<UpdateCacheReply>(answer);
+            Ok(AgentUpdates {
+                agent_id,
+                pool,
+                projects: seen.projects,
+                problem,
+            })
+        });
+        Ok(Response::new(told.boxed()))
     }
 
     type ListCatalogStream = ReceiverStream<Result<FleetCatalogItem, Status>>;
@@ -259,7 +271,7 @@ impl FleetAdmin for FleetPort {
     type PinProjectStream = ReceiverStream<Result<FleetPinProgress, Status>>;
 
     async fn pin_project(&self, request: Request<FleetPinRequest>) -> Result<Response<Self::PinProjectStream>, Status> {
-        let pools = self.hub.config.borrow().effective_pools();
+        let pools = self.hub.config.borrow().effective_pools().into_owned();
         let request = request.into_inner();
         let key = pins::key(&request, Some(pools.keys()))?;
         if request.replicas > MOST_REPLICAS {
@@ -318,6 +330,41 @@ impl FleetPort {
     fn order(&self, which: &FleetOrder, order: Order) -> Result<Response<Progress>, Status> {
         orders::carry_out(&self.hub, &self.switchboard, which, order).map(Response::new)
     }
+
+    /// Asks every agent of a pool, or all, the same question of `QgisAdmin`: pool, agent and answer, as they answer.
+    fn each<Q, R>(
+        &self,
+        method: &str,
+        pool: &str,
+        question: Q,
+    ) -> impl Stream<Item = (String, String, Result<R, Status>)> + Send + use<Q, R>
+    where
+        Q: Message + Clone + 'static,
+        R: Message + Default + 'static,
+    {
+        let path = format!("/graticule.v1.QgisAdmin/{method}");
+        let asked = attached(&self.hub.roster.borrow(), pool)
+            .into_iter()
+            .map(|(pool, agent)| {
+                let (switchboard, path, question) = (self.switchboard.clone(), path.clone(), question.clone());
+                async move {
+                    let answer = match switchboard.line(&agent) {
+                        Ok(line) => line.ask(&path, &question).await,
+                        Err(status) => Err(status),
+                    };
+                    (pool, agent, answer)
+                }
+            });
+        asked.collect::<FuturesUnordered<_>>()
+    }
+}
+
+/// An agent's answer, or why there is none.
+fn told<R: Default>(answer: Result<R, Status>) -> (R, String) {
+    match answer {
+        Ok(answer) => (answer, String::new()),
+        Err(status) => (R::default(), status.message().to_owned()),
+    }
 }
 
 fn order(method: &'static str, request: &impl Message, until_ready: bool) -> Order {
@@ -335,8 +382,8 @@ fn attached(roster: &Roster, pool: &str) -> Vec<(String, String)> {
         .filter(|agent| agent.attached)
         .map(|agent| &agent.identity);
     attached
-        .filter(|agent| pool.is_empty() || agent.pool == pool)
-        .map(|agent| (agent.pool.clone(), agent.id.clone()))
+        .filter(|agent| pool.is_empty() || *agent.pool == *pool)
+        .map(|agent| (agent.pool.to_string(), agent.id.to_string()))
         .collect()
 }
 
@@ -375,7 +422,9 @@ async fn pass_on(
 type Records = BTreeMap<String, AgentRecord>;
 
 fn records(roster: &Roster) -> Records {
-    let records = roster.iter().map(|agent| (agent.identity.id.clone(), record(agent)));
+    let records = roster
+        .iter()
+        .map(|agent| (agent.identity.id.to_string(), record(agent)));
     records.collect()
 }
 
@@ -392,12 +441,12 @@ fn change(before: Option<&Records>, now: &Records) -> AgentsChange {
     AgentsChange { agents, gone }
 }
 
-fn record(agent: &Agent<AgentState>) -> AgentRecord {
+fn record(agent: &Arc<Agent<AgentState>>) -> AgentRecord {
     let identity = &agent.identity;
     AgentRecord {
         hello: Some(AgentHello {
-            agent_id: identity.id.clone(),
-            pool: identity.pool.clone(),
+            agent_id: identity.id.to_string(),
+            pool: identity.pool.to_string(),
             data_address: identity.data_address.to_string(),
             grpc_address: identity.grpc_address.clone(),
             version: identity.version.clone(),

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::pace::Pace;
 use crate::adapters::envoy::{Member, key_of};
 use crate::config::Config;
-use crate::core::fleet::{Agent, Clock, Fleet, Phase, Told};
+use crate::core::fleet::{Agent, Clock, Fleet, Identity, Phase, Told};
 use crate::core::pins::{Desired, Kept};
 use crate::core::placement::{self, Move, Placement, Reason, Room};
 use crate::core::weights::{STEPS, Strain, Weights};
@@ -37,6 +37,14 @@ pub type Asked = BTreeMap<String, u32>;
 struct Pool {
     placement: Placement,
     weights: Weights,
+    shares: BTreeMap<String, Share>,
+}
+
+/// Of which pools something has changed that decisions depend on.
+#[derive(Debug, Default)]
+struct Stale {
+    all: bool,
+    pools: BTreeSet<Arc<str>>,
 }
 
 /// What one agent is told to Envoy with.
@@ -53,7 +61,7 @@ pub struct Balancer {
     asked: BTreeMap<String, Arc<Asked>>,
     /// The pinned projects that agents have, also while they make a new generation.
     loaded: BTreeMap<String, Arc<BTreeSet<String>>>,
-    shares: BTreeMap<String, Share>,
+    stale: Stale,
     pace: Pace,
     weigh: Option<Clock>,
 }
@@ -78,18 +86,27 @@ pub fn asked(demand: AgentDemand) -> Result<Asked, String> {
 }
 
 impl Balancer {
-    /// Something has changed that decisions depend on.
-    pub const fn want(&mut self) {
-        self.pace.want();
-    }
-
-    /// The same, and it must not wait.
-    pub const fn want_now(&mut self) {
+    /// Something has changed that decisions about every pool depend on, and must not wait.
+    pub const fn want_all_now(&mut self) {
+        self.stale.all = true;
         self.pace.want_now();
     }
 
+    /// The same, about one pool.
+    pub fn want_now(&mut self, pool: &Arc<str>) {
+        self.stale.pools.insert(Arc::clone(pool));
+        self.pace.want_now();
+    }
+
+    /// The same, and it may wait.
+    fn want(&mut self, pool: &Arc<str>) {
+        self.stale.pools.insert(Arc::clone(pool));
+        self.pace.want();
+    }
+
     /// An agent says how it stands.
-    pub fn said(&mut self, agent: &str, phase: Phase, state: &AgentState) {
+    pub fn said(&mut self, who: &Identity, phase: Phase, state: &AgentState) {
+        let agent = &*who.id;
         let before = self.loaded.get(agent);
         let wrong = |project: &String| state.missing_pins.contains(project) || state.pin_problems.contains_key(project);
         let kept = |project: &str| {
@@ -106,19 +123,20 @@ impl Balancer {
         };
         if before.is_none_or(|before| **before != now) {
             self.loaded.insert(agent.to_owned(), Arc::new(now));
-            self.pace.want();
+            self.want(&who.pool);
         }
     }
 
     /// An agent says what it is asked for.
-    pub fn hear(&mut self, agent: &str, asked: Asked) {
-        self.asked.insert(agent.to_owned(), Arc::new(asked));
-        self.pace.want();
+    pub fn hear(&mut self, who: &Identity, asked: Asked) {
+        self.asked.insert(who.id.to_string(), Arc::new(asked));
+        self.want(&who.pool);
     }
 
     /// The agents that have been decided on.
     pub fn agents(&self) -> impl Iterator<Item = &str> {
-        self.shares.keys().map(String::as_str)
+        let shares = self.pools.values().flat_map(|pool| pool.shares.keys());
+        shares.map(String::as_str)
     }
 
     /// When there is something to decide, if nothing happens before; `now` is `clock`.
@@ -141,17 +159,31 @@ impl Balancer {
         if self.wake(now, clock).is_none_or(|wake| wake > now) {
             return None;
         }
-        self.asked.retain(|agent, _| fleet.get(agent).is_some());
-        self.loaded.retain(|agent, _| fleet.get(agent).is_some());
-        let mut by_pool: BTreeMap<&str, Vec<&Agent<AgentState>>> = BTreeMap::new();
-        for agent in fleet.agents() {
-            by_pool.entry(&agent.identity.pool).or_default().push(agent);
+        let stale = std::mem::take(&mut self.stale);
+        let all = stale.all || self.weigh.is_some_and(|at| at <= clock);
+        let pools = config.effective_pools();
+        if all {
+            self.asked.retain(|agent, _| fleet.get(agent).is_some());
+            self.loaded.retain(|agent, _| fleet.get(agent).is_some());
+            self.pools.retain(|pool, _| pools.contains_key(pool));
         }
-        let mut pools = config.effective_pools();
-        self.pools.retain(|pool, _| pools.contains_key(pool));
-        let (mut moves, mut shares) = (Vec::new(), BTreeMap::new());
-        for (name, agents) in by_pool {
-            let Some(pool_config) = pools.remove(name) else {
+        let overdue = |pool: &Pool| pool.placement.next_deadline().is_some_and(|at| at <= clock);
+        let overdue = self.pools.iter().filter(|(_, pool)| overdue(pool));
+        let due: BTreeSet<&str> = overdue
+            .map(|(name, _)| name.as_str())
+            .chain(stale.pools.iter().map(|pool| &**pool))
+            .collect();
+        let mut by_pool: BTreeMap<Arc<str>, Vec<&Agent<AgentState>>> = BTreeMap::new();
+        for agent in fleet.agents() {
+            let pool = &agent.identity.pool;
+            if all || due.contains(&**pool) {
+                by_pool.entry(Arc::clone(pool)).or_default().push(agent);
+            }
+        }
+        let mut moves = Vec::new();
+        for (name, agents) in &by_pool {
+            let name = &**name;
+            let Some(pool_config) = pools.get(name) else {
                 continue;
             };
             let pool = self.pools.entry(name.to_owned()).or_default();
@@ -160,12 +192,12 @@ impl Balancer {
                 .map(|agent| {
                     let id = &agent.identity.id;
                     placement::Agent {
-                        id: id.clone(),
+                        id: id.to_string(),
                         ready: agent.told() == Told::Healthy,
                         strained: false,
                         places: places(agent),
-                        asked: self.asked.get(id).cloned().unwrap_or_default(),
-                        loaded: self.loaded.get(id).cloned().unwrap_or_default(),
+                        asked: self.asked.get(&**id).cloned().unwrap_or_default(),
+                        loaded: self.loaded.get(&**id).cloned().unwrap_or_default(),
                     }
                 })
                 .collect();
@@ -179,7 +211,7 @@ impl Balancer {
                         indispensable: !room.others_can_spare(one),
                         ..strain(agent)
                     };
-                    (agent.identity.id.as_str(), strain)
+                    (&*agent.identity.id, strain)
                 })
                 .collect();
             for (agent, weight) in pool.weights.look(clock, &strains) {
@@ -196,25 +228,19 @@ impl Balancer {
             let pins = desired.replicas(name, pool_config.replicas);
             let decided = pool.placement.decide(clock, &seen, &pins, config.front.affinity);
             moves.extend(decided.into_iter().map(|one| (name.to_owned(), one)));
-            share(pool, &seen, &mut shares);
+            pool.shares = share(pool, &seen);
         }
-        // Pools whose last agent has gone.
-        for (name, pool_config) in pools {
-            if let Some(mut pool) = self.pools.remove(&name) {
-                let pins = desired.replicas(&name, pool_config.replicas);
+        if all {
+            let empty = |name: &str| !by_pool.contains_key(name);
+            for (name, mut pool) in self.pools.extract_if(.., |name, _| empty(name)) {
+                let pins = desired.replicas(&name, pools.get(&name).map_or(0, |pool| pool.replicas));
                 let decided = pool.placement.decide(clock, &[], &pins, config.front.affinity);
                 moves.extend(decided.into_iter().map(|one| (name.clone(), one)));
             }
         }
-        // The same as before keep their tables, so that they need not be compared entry by entry.
-        for (id, share) in &mut shares {
-            if let Some(before) = self.shares.get(id).filter(|before| before.placed == share.placed) {
-                share.placed = Arc::clone(&before.placed);
-            }
-        }
-        self.shares = shares;
         let several = fleet.agents().filter(|agent| agent.told() == Told::Healthy).nth(1);
-        self.weigh = several.map(|_| clock + WEIGH_EVERY);
+        let next = self.weigh.filter(|_| !all).unwrap_or(clock + WEIGH_EVERY);
+        self.weigh = several.map(|_| next);
         self.pace.done(Instant::now(), now.elapsed());
         Some(moves)
     }
@@ -233,7 +259,8 @@ impl Balancer {
     /// What Envoy is told of an agent, with its share.
     #[must_use]
     pub fn weighed(&self, mut member: Member) -> Member {
-        if let Some(share) = self.shares.get(&member.id) {
+        let pool = self.pools.get(&*member.pool);
+        if let Some(share) = pool.and_then(|pool| pool.shares.get(&*member.id)) {
             member.weight = share.weight;
             member.placed = Arc::clone(&share.placed);
         }
@@ -271,7 +298,8 @@ impl Balancer {
         }
         let placed: usize = self.pools.values().map(|pool| pool.placement.projects().count()).sum();
         metrics.placed.set(i64::try_from(placed).unwrap_or(i64::MAX));
-        let spared = self.shares.values().filter(|share| share.weight < STEPS[0]).count();
+        let shares = self.pools.values().flat_map(|pool| pool.shares.values());
+        let spared = shares.filter(|share| share.weight < STEPS[0]).count();
         metrics.agents_spared.set(i64::try_from(spared).unwrap_or(i64::MAX));
     }
 
@@ -302,12 +330,13 @@ impl Balancer {
             .map(|agent| {
                 let (id, pool) = (&agent.identity.id, &agent.identity.pool);
                 let strain = strain(agent);
-                let loaded = self.loaded.get(id).cloned().unwrap_or_default();
-                let asked = self.asked.get(id).cloned().unwrap_or_default();
+                let loaded = self.loaded.get(&**id).cloned().unwrap_or_default();
+                let asked = self.asked.get(&**id).cloned().unwrap_or_default();
+                let share = self.pools.get(&**pool).and_then(|pool| pool.shares.get(&**id));
                 AgentShare {
-                    pool: pool.clone(),
-                    agent_id: id.clone(),
-                    weight: self.shares.get(id).map_or(STEPS[0], |share| share.weight),
+                    pool: pool.to_string(),
+                    agent_id: id.to_string(),
+                    weight: share.map_or(STEPS[0], |share| share.weight),
                     asked: count(asked.keys().filter(|project| !loaded.contains(*project)).count()),
                     places: count(places(agent)),
                     request_pressure: strain.pressure,
@@ -335,7 +364,7 @@ fn places(agent: &Agent<AgentState>) -> usize {
 
 /// What each agent of a pool is told to Envoy with. Agents that are strained are left out where others serve the same, and a
 /// project that was moved goes by the hash while its agent is strained, which spreads what is too much for one.
-fn share(pool: &Pool, agents: &[placement::Agent], shares: &mut BTreeMap<String, Share>) {
+fn share(pool: &Pool, agents: &[placement::Agent]) -> BTreeMap<String, Share> {
     let mut placed: BTreeMap<&str, BTreeMap<String, u32>> = BTreeMap::new();
     let at_ease: BTreeSet<&str> = agents
         .iter()
@@ -352,13 +381,18 @@ fn share(pool: &Pool, agents: &[placement::Agent], shares: &mut BTreeMap<String,
             placed.entry(id).or_default().insert(key_of(project), rank);
         }
     }
-    for agent in agents {
-        let share = Share {
-            weight: pool.weights.of(&agent.id),
-            placed: Arc::new(placed.remove(agent.id.as_str()).unwrap_or_default()),
+    let share = |agent: &placement::Agent| {
+        let placed = placed.remove(agent.id.as_str()).unwrap_or_default();
+        // The same as before keeps its table, so that it need not be compared entry by entry.
+        let before = pool.shares.get(&agent.id).map(|share| &share.placed);
+        let placed = match before.filter(|before| ***before == placed) {
+            Some(before) => Arc::clone(before),
+            None => Arc::new(placed),
         };
-        shares.insert(agent.id.clone(), share);
-    }
+        let weight = pool.weights.of(&agent.id);
+        (agent.id.clone(), Share { weight, placed })
+    };
+    agents.iter().map(share).collect()
 }
 
 #[cfg(test)]
@@ -377,6 +411,14 @@ mod tests {
     #[test]
     fn what_an_agent_has_stays_known_while_it_makes_a_new_generation() {
         let mut balancer = Balancer::default();
+        let a = Identity {
+            id: "a".into(),
+            pool: "default".into(),
+            data_address: ([127, 0, 0, 1], 1).into(),
+            grpc_address: String::new(),
+            version: String::new(),
+            longest_timeout: Duration::ZERO,
+        };
         let has = |balancer: &Balancer| balancer.loaded["a"].iter().cloned().collect::<Vec<_>>();
         let agent = placement::Agent {
             id: "a".to_owned(),
@@ -386,18 +428,18 @@ mod tests {
         let pins = [("/one".to_owned(), 1), ("/two".to_owned(), 1)].into();
         let pool = balancer.pools.entry("default".to_owned()).or_default();
         pool.placement.decide(Duration::ZERO, &[agent], &pins, true);
-        balancer.said("a", Phase::Ready, &state(&["/one", "/other", "/two"]));
-        balancer.said("a", Phase::Ready, &state(&[]));
+        balancer.said(&a, Phase::Ready, &state(&["/one", "/other", "/two"]));
+        balancer.said(&a, Phase::Ready, &state(&[]));
         assert_eq!(has(&balancer), ["/one", "/two"]);
         let mut failed = state(&[]);
         failed.pin_problems.insert("/two".to_owned(), "damaged".to_owned());
-        balancer.said("a", Phase::Ready, &failed);
+        balancer.said(&a, Phase::Ready, &failed);
         assert_eq!(has(&balancer), ["/one"]);
         balancer.pools.clear();
-        balancer.said("a", Phase::Ready, &state(&[]));
+        balancer.said(&a, Phase::Ready, &state(&[]));
         assert_eq!(has(&balancer), [""; 0], "it is to keep it no longer");
-        balancer.said("a", Phase::Ready, &state(&["/one"]));
-        balancer.said("a", Phase::Starting, &state(&[]));
+        balancer.said(&a, Phase::Ready, &state(&["/one"]));
+        balancer.said(&a, Phase::Starting, &state(&[]));
         assert_eq!(has(&balancer), [""; 0], "it has been started anew");
     }
 
@@ -433,8 +475,7 @@ mod tests {
         let mut shared = |strained: [bool; 2]| {
             let agents = [agent("a", strained[0]), agent("b", strained[1])];
             pool.placement.decide(Duration::ZERO, &agents, &pins, true);
-            let mut shares = BTreeMap::new();
-            share(&pool, &agents, &mut shares);
+            let shares = share(&pool, &agents);
             ["a", "b"].map(|id| shares[id].placed.len())
         };
         assert_eq!(shared([false, false]), [1, 1]);

@@ -317,8 +317,13 @@ fn doors(config: &Config) -> Result<(Door, Door), TlsError> {
     };
     let (xds, fleet) = (&config.xds, &config.fleet);
     let door = |key: &str, tls, access, listen| {
-        let (tls_key, access_key) = (format!("{key}.tls"), format!("{key}.access"));
-        Door::open((&tls_key, tls), (&access_key, access), listen, table)
+        let of = |name| format!("{key}.{name}");
+        Door::open(
+            (&of("tls"), tls),
+            (&of("access"), access),
+            (&of("listen"), listen),
+            table,
+        )
     };
     Ok((
         door("xds", &xds.tls, &xds.access, xds.listen)?,

@@ -68,7 +68,7 @@ pub async fn follow(hub: Hub, stop: CancellationToken) {
 
 /// What pools list.
 fn listed(config: &Config) -> BTreeMap<String, Vec<String>> {
-    let pools = config.effective_pools().into_iter();
+    let pools = config.effective_pools().into_owned().into_iter();
     let listed = pools.filter(|(_, pool)| !pool.addresses.is_empty());
     listed.map(|(name, pool)| (name, pool.addresses)).collect()
 }

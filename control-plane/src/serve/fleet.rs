@@ -241,8 +241,8 @@ fn identity_of(hello: AgentHello) -> Result<Identity, String> {
         ..
     } = hello;
     Ok(Identity {
-        id,
-        pool,
+        id: id.into(),
+        pool: pool.into(),
         data_address,
         grpc_address,
         version,

@@ -72,7 +72,7 @@ pub enum Event {
 }
 
 /// Every agent with its last words, in the order of ids.
-pub type Roster = Arc<Vec<Agent<AgentState>>>;
+pub type Roster = Arc<Vec<Arc<Agent<AgentState>>>>;
 
 /// The way to the hub. Clones lead to the same.
 #[derive(Clone, Debug)]
@@ -124,6 +124,8 @@ impl Hub {
             show,
             tell,
             pins: Pins::new(desired),
+            somebody_left: false,
+            news: true,
             pins_changed: true,
             wish_changed: true,
             wish,
@@ -172,6 +174,8 @@ struct Owner {
     show: watch::Sender<Arc<Quarantine>>,
     tell: watch::Sender<Option<Arc<Quarantine>>>,
     pins: Pins,
+    /// An agent is not in the fleet any more that was there before.
+    somebody_left: bool,
     pins_changed: bool,
     wish_changed: bool,
     wish: watch::Sender<Arc<Wished>>,
@@ -192,6 +196,8 @@ struct Owner {
     /// What the last snapshot was made from; the same again would make the same snapshot. `None` when it is to be made
     /// anew whatever the fleet says.
     published: Option<Vec<Member>>,
+    /// What it would be made from now may be different.
+    news: bool,
     made: Made,
     /// Pools whose configured timeouts are shorter than their agents', as last said in the log.
     raised: Vec<Raised>,
@@ -237,7 +243,8 @@ impl Owner {
             for agent in self.fleet.tick(clock) {
                 tracing::info!(agent, "agent gone");
                 self.roster_pace.want();
-                self.balancer.want_now();
+                self.balancer.want_all_now();
+                (self.somebody_left, self.news) = (true, true);
             }
             if self.roster_pace.is_due(Instant::now()) {
                 let started = Instant::now();
@@ -250,6 +257,11 @@ impl Owner {
             self.quarantine_changed |= self.quarantine.tick(Instant::now().into_std());
             self.announce_quarantine(clock);
             if !self.fleet.synced(clock) {
+                continue;
+            }
+            // Most of what agents say changes nothing for Envoys, and in a large fleet somebody always says something.
+            let news = std::mem::take(&mut self.news) || self.published.is_none();
+            if !news && due.is_none() {
                 continue;
             }
             let now = Instant::now();
@@ -269,12 +281,15 @@ impl Owner {
         self.roster_pace.want();
         match event {
             Event::Attached(session, identity) => {
-                let (agent, address, pool) = (identity.id.clone(), identity.data_address, identity.pool.clone());
-                let known = self.config.effective_pools().contains_key(&pool);
-                self.pins.attach(&agent, &pool);
-                self.pins_changed = true;
-                self.balancer.want_now();
+                let (id, address, its) = (identity.id.clone(), identity.data_address, identity.pool.clone());
+                let (agent, pool) = (&*id, &*its);
+                let known = self.config.effective_pools().contains_key(pool);
+                self.pins.attach(agent, pool);
+                (self.pins_changed, self.news) = (true, true);
+                self.balancer.want_now(&its);
                 for displaced in self.fleet.attach(clock, session, identity) {
+                    self.balancer.want_all_now();
+                    self.somebody_left = true;
                     match displaced {
                         Displaced::SameId => tracing::info!(agent, "agent came again"),
                         Displaced::SameAddress { id, attached: true } => {
@@ -298,7 +313,7 @@ impl Owner {
                 let before = self.fleet.by(session).map(Agent::phase);
                 let words = pins::words(&state);
                 if let Some(agent) = self.fleet.by(session) {
-                    self.balancer.said(&agent.identity.id, phase, &state);
+                    self.balancer.said(&agent.identity, phase, &state);
                 }
                 if !self.fleet.state(clock, session, phase, *state) {
                     stream.cancel();
@@ -308,15 +323,20 @@ impl Owner {
                     self.pins_changed |= self.pins.said(&agent.identity.id, words);
                 }
                 if before != Some(phase) {
+                    self.news = true;
                     self.roster_pace.want_now();
-                    self.balancer.want_now();
-                    let agent = self.fleet.by(session).map(|a| a.identity.id.as_str());
-                    tracing::info!(agent, phase = phase.name(), "agent says");
+                    let agent = self.fleet.by(session).map(|agent| &agent.identity);
+                    agent.inspect(|agent| self.balancer.want_now(&agent.pool));
+                    tracing::info!(
+                        agent = agent.map(|agent| &*agent.id),
+                        phase = phase.name(),
+                        "agent says"
+                    );
                 }
             }
             Event::Asked(session, asked) => {
                 if let Some(agent) = self.fleet.by(session) {
-                    self.balancer.hear(&agent.identity.id, asked);
+                    self.balancer.hear(&agent.identity, asked);
                 }
             }
             Event::Placements(answer) => {
@@ -327,7 +347,7 @@ impl Owner {
                 let count = found.values().map(BTreeSet::len).sum();
                 tracing::info!(addresses = count, "where agents are that pools list by address");
                 self.metrics.addresses.set(count_of(count));
-                self.found = found;
+                (self.found, self.news) = (found, true);
             }
             Event::Killed(session, report) => self.killed(session, *report),
             Event::Cleared(session, fingerprint, age) => {
@@ -344,7 +364,7 @@ impl Owner {
                 let projects = desired.pins.len();
                 if self.pins.desire(desired) {
                     (self.pins_changed, self.wish_changed) = (true, true);
-                    self.balancer.want_now();
+                    self.balancer.want_all_now();
                     tracing::info!(projects, "the pins of the fleet have changed");
                 }
             }
@@ -355,7 +375,7 @@ impl Owner {
                 self.renew.send_replace(secrets);
                 self.published = None;
                 self.wish_changed = true;
-                self.balancer.want_now();
+                self.balancer.want_all_now();
                 // Whoever asked may have gone.
                 let _ = counts.send(());
             }
@@ -381,9 +401,10 @@ impl Owner {
         let Some(agent) = self.fleet.by(session) else {
             return;
         };
-        let (agent, now) = (agent.identity.id.clone(), Instant::now().into_std());
+        let (id, now) = (Arc::clone(&agent.identity.id), Instant::now().into_std());
+        let agent = &*id;
         let (fingerprint, project) = (report.fingerprint.clone(), report.project.clone());
-        let news = self.quarantine.report(now, &agent, report);
+        let news = self.quarantine.report(now, agent, report);
         self.quarantine_changed |= news != News::None;
         if news == News::Refused {
             self.quarantine_due = Instant::now();
@@ -450,7 +471,7 @@ impl Owner {
                 .set(count_of(count));
         }
         let pools = self.config.effective_pools();
-        let astray = roster.iter().filter(|a| !pools.contains_key(&a.identity.pool)).count();
+        let astray = roster.iter().filter(|a| !pools.contains_key(&*a.identity.pool)).count();
         self.metrics.agents_astray.set(count_of(astray));
         self.announce.send_replace(Arc::new(roster));
     }

@@ -52,21 +52,21 @@ pub fn concerned(roster: &Roster, which: &FleetOrder) -> Result<Vec<String>, Sta
     };
     match (!which.agent_id.is_empty(), !which.pool.is_empty(), which.all) {
         (true, false, false) => {
-            if attached.clone().any(|agent| agent.id == which.agent_id) {
+            if attached.clone().any(|agent| *agent.id == *which.agent_id) {
                 return Ok(vec![which.agent_id.clone()]);
             }
             let start: String = which.agent_id.chars().take(128).collect();
-            let known = known(attached.map(|agent| agent.id.clone()).collect());
+            let known = known(attached.map(|agent| agent.id.to_string()).collect());
             Err(Status::not_found(format!("no agent `{start}` is attached; {known}")))
         }
         (false, true, false) => {
-            let of_pool = attached.clone().filter(|agent| agent.pool == which.pool);
-            let agents: Vec<String> = of_pool.map(|agent| agent.id.clone()).collect();
+            let of_pool = attached.clone().filter(|agent| *agent.pool == *which.pool);
+            let agents: Vec<String> = of_pool.map(|agent| agent.id.to_string()).collect();
             if !agents.is_empty() {
                 return Ok(agents);
             }
             let start: String = which.pool.chars().take(128).collect();
-            let mut pools: Vec<String> = attached.map(|agent| agent.pool.clone()).collect();
+            let mut pools: Vec<String> = attached.map(|agent| agent.pool.to_string()).collect();
             pools.sort();
             pools.dedup();
             Err(Status::not_found(format!(
@@ -75,7 +75,7 @@ pub fn concerned(roster: &Roster, which: &FleetOrder) -> Result<Vec<String>, Sta
             )))
         }
         (false, false, true) => {
-            let agents: Vec<String> = attached.map(|agent| agent.id.clone()).collect();
+            let agents: Vec<String> = attached.map(|agent| agent.id.to_string()).collect();
             if agents.is_empty() {
                 return Err(Status::not_found("no agent is attached"));
             }
@@ -147,7 +147,7 @@ async fn run(
 fn look(rollout: &mut Rollout, roster: &Roster) {
     let agents: Vec<String> = rollout.agents().map(str::to_owned).collect();
     for id in agents {
-        let seen = match roster.iter().find(|agent| agent.identity.id == id) {
+        let seen = match roster.iter().find(|agent| *agent.identity.id == *id) {
             Some(agent) if !agent.attached => Seen::Gone,
             Some(agent) if agent.told() == Told::Healthy => Seen::Ready,
             Some(_) => Seen::NotReady,
@@ -187,8 +187,8 @@ mod tests {
         let mut fleet = Fleet::new(timing);
         for (n, (id, pool)) in (0_u16..).zip(agents) {
             let identity = Identity {
-                id: (*id).to_owned(),
-                pool: (*pool).to_owned(),
+                id: (*id).into(),
+                pool: (*pool).into(),
                 data_address: ([127, 0, 0, 1], 5000 + n).into(),
                 grpc_address: String::new(),
                 version: String::new(),

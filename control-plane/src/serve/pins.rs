@@ -146,7 +146,7 @@ fn refused(error: &StoreError) -> Status {
 /// # Errors
 /// When the name or the pool cannot be used.
 pub fn key<'a>(request: &FleetPinRequest, pools: Option<impl Iterator<Item = &'a String>>) -> Result<Key, Status> {
-    let name = ProjectName::parse(&request.project).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let name = project(&request.project)?;
     let pool = request.pool.clone();
     if let Some(pools) = pools.filter(|_| !pool.is_empty()) {
         let known: Vec<&str> = pools.map(String::as_str).collect();
@@ -160,6 +160,14 @@ pub fn key<'a>(request: &FleetPinRequest, pools: Option<impl Iterator<Item = &'a
     }
     let project = name.key().to_owned();
     Ok(Key { project, pool })
+}
+
+/// A project as somebody names it, with or without its first slash.
+///
+/// # Errors
+/// What of it is no name of a project.
+pub fn project(name: &str) -> Result<ProjectName, Status> {
+    ProjectName::parse(name).map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
 /// What an agent's state says of its pins.

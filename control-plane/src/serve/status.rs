@@ -2,7 +2,7 @@
 //! refused. For people with a browser; plain HTML that reloads itself. And the OpenAPI document, for programs.
 
 use std::fmt::Write as _;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use graticule_daemon::ops::Page;
 use graticule_proto::v1::{AgentState, QuarantineEntry};
@@ -20,7 +20,7 @@ const CULPRITS: usize = 50;
 #[must_use]
 pub fn page(
     path: &str,
-    agents: &[Agent<AgentState>],
+    agents: &[Arc<Agent<AgentState>>],
     quarantine: &Quarantine,
     pins: &Pins,
     envoys: &[Card],
@@ -48,7 +48,7 @@ pub fn openapi() -> Option<Page> {
 }
 
 fn html(
-    agents: &[Agent<AgentState>],
+    agents: &[Arc<Agent<AgentState>>],
     quarantine: &Quarantine,
     pins: &Pins,
     envoys: &[Card],
@@ -115,7 +115,7 @@ th,td{text-align:left;padding:.2em 1em .2em 0;border-bottom:1px solid #ccc;verti
     page
 }
 
-fn agent_row(agent: &Agent<AgentState>) -> Vec<String> {
+fn agent_row(agent: &Arc<Agent<AgentState>>) -> Vec<String> {
     let state = agent.state.as_ref().map(|(_, state)| state.clone()).unwrap_or_default();
     let says = if agent.attached {
         agent.phase().name().to_owned()
@@ -123,8 +123,8 @@ fn agent_row(agent: &Agent<AgentState>) -> Vec<String> {
         format!("{}, stream broken", agent.phase().name())
     };
     vec![
-        agent.identity.id.clone(),
-        agent.identity.pool.clone(),
+        agent.identity.id.to_string(),
+        agent.identity.pool.to_string(),
         agent.identity.data_address.to_string(),
         says,
         agent.told().name().to_owned(),

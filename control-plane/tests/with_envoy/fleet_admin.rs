@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use graticule_proto::v1::fleet_admin_client::FleetAdminClient;
 use graticule_proto::v1::{
     AgentPhase, CachedProject, CatalogItem, FleetOrder, FleetProgress, GetAgentRequest, ListCacheReply,
-    ListCatalogRequest, ListFleetCacheRequest, ResizeAgentsRequest, ResizeRequest, StatsReply, WatchAgentsRequest,
-    call_result,
+    ListCatalogRequest, ListFleetCacheRequest, ProjectUpdate, ResizeAgentsRequest, ResizeRequest, StatsReply,
+    UpdateCacheReply, UpdateCacheRequest, UpdateFleetCacheRequest, WatchAgentsRequest, call_result,
 };
 use prost::Message;
 use tonic::transport::Channel;
@@ -175,6 +175,37 @@ async fn what_agents_know_is_gathered_and_who_cannot_be_asked_is_named() {
     let told = next(&mut cache).await.unwrap();
     assert_eq!((told.agent_id.as_str(), told.problem.as_str()), ("a", "busy"));
     assert!(next(&mut cache).await.is_none());
+
+    // Whoever has published something has all look at once.
+    let asked = UpdateFleetCacheRequest {
+        project: "world".to_owned(),
+        ..UpdateFleetCacheRequest::default()
+    };
+    let mut updates = admin.update_fleet_cache(asked).await.unwrap().into_inner();
+    let found = ProjectUpdate {
+        project: "/world".to_owned(),
+        state: "changed".to_owned(),
+        ..ProjectUpdate::default()
+    };
+    let projects = vec![found];
+    let question = answers(&mut b, "UpdateCache", Ok(&UpdateCacheReply { projects })).await;
+    let question = UpdateCacheRequest::decode(&question[..]).unwrap();
+    assert_eq!(question.projects, ["/world"]);
+    let told = next(&mut updates).await.unwrap();
+    assert_eq!(
+        (told.agent_id.as_str(), told.projects[0].state.as_str()),
+        ("b", "changed")
+    );
+    answers(&mut a, "UpdateCache", Err::<&UpdateCacheReply, _>("busy")).await;
+    let told = next(&mut updates).await.unwrap();
+    assert_eq!((told.agent_id.as_str(), told.problem.as_str()), ("a", "busy"));
+    assert!(next(&mut updates).await.is_none());
+    let hostile = UpdateFleetCacheRequest {
+        project: "../etc".to_owned(),
+        ..UpdateFleetCacheRequest::default()
+    };
+    let refused = admin.update_fleet_cache(hostile).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
 
     // One of the pool is asked; when it cannot tell, another one is.
     let mut catalog = admin

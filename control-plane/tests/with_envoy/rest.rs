@@ -9,7 +9,8 @@ use control_plane::Config;
 use graticule_daemon::tls::TlsServer;
 use graticule_proto::v1::fleet_admin_client::FleetAdminClient;
 use graticule_proto::v1::{
-    AgentPhase, AgentState, AgentUpdate, DrainReply, FleetSetConfigRequest, ResumeReply, StatsReply, agent_update,
+    AgentPhase, AgentState, AgentUpdate, DrainReply, FleetSetConfigRequest, ProjectUpdate, ResumeReply, StatsReply,
+    UpdateCacheReply, agent_update,
 };
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -295,6 +296,33 @@ async fn agents_are_watched_asked_and_ordered() {
         (&json!(3.5), &json!(""))
     );
     assert_eq!(got["stats"]["answers"], json!({ "200": "1099511627776" }));
+
+    // As from a store that tells of what was written, in words of its own.
+    let projects = vec![ProjectUpdate {
+        project: "/public/roads".to_owned(),
+        state: "changed".to_owned(),
+        ..ProjectUpdate::default()
+    }];
+    let seen = UpdateCacheReply { projects };
+    for (target, body) in [
+        (
+            "/v1/cache/public/roads:update",
+            r#"{"EventName": "s3:ObjectCreated:Put", "Records": [{"a": 1}]}"#,
+        ),
+        ("/v1/cache/public%2Froads:update", ""),
+        ("/v1/cache:update", r#"{"project": "/public/roads"}"#),
+    ] {
+        let (mut told, _) = tokio::join!(
+            Lines::open(&stack, Method::POST, target, body),
+            answers(&mut a, "UpdateCache", Ok(&seen))
+        );
+        let told = told.next().await.unwrap();
+        assert_eq!(
+            (&told["agent_id"], &told["projects"][0]["state"]),
+            (&json!("a"), &json!("changed")),
+            "{target}"
+        );
+    }
 
     let (drain, resume) = (DrainReply::default(), ResumeReply::default());
     let (mut drained, _) = tokio::join!(

@@ -250,8 +250,8 @@ fn config(seed: u64, files: &Files) -> Config {
 fn members(config: &Config) -> Vec<Member> {
     let pools = config.effective_pools();
     let member = |(index, pool): (usize, &String)| Member {
-        id: format!("agent-{pool}"),
-        pool: pool.clone(),
+        id: format!("agent-{pool}").into(),
+        pool: pool.as_str().into(),
         address: ([10, 0, 0, 1], 1000 + u16::try_from(index).unwrap()).into(),
         told: if index % 2 == 0 { Told::Healthy } else { Told::Draining },
         longest_timeout: Duration::from_secs(53),

@@ -60,15 +60,15 @@ pub struct Door {
 }
 
 impl Door {
-    /// Reads what is configured for the port `key`: its `tls` and its `access`, under the names that these have in the
-    /// configuration.
+    /// Reads what is configured for a port: its `tls` and its `access`, and where it listens, each under the key that it has in
+    /// the configuration.
     ///
     /// # Errors
     /// What of it cannot be used.
     pub fn open(
         (tls_key, tls): (&str, &TlsServer),
         (access_key, access): (&str, &Access),
-        listen: SocketAddr,
+        listen: (&str, SocketAddr),
         table: Table,
     ) -> Result<Self, TlsError> {
         access.check(access_key, tls, listen)?;

@@ -152,7 +152,7 @@ fn a_port_for_others_is_refused_until_it_is_secured_or_said_to_be_open() {
         insecure: true,
         ..Access::default()
     };
-    let check = |access: &Access, tls: &TlsServer, listen| access.check("fleet.access", tls, listen);
+    let check = |access: &Access, tls: &TlsServer, listen| access.check("fleet.access", tls, ("fleet.listen", listen));
     for (access, tls, listen) in [
         (&Access::default(), &plain, near),
         (&tokens, &plain, near),
@@ -169,7 +169,7 @@ fn a_port_for_others_is_refused_until_it_is_secured_or_said_to_be_open() {
     ] {
         let said = check(access, tls, far).unwrap_err().to_string();
         assert!(
-            said.starts_with("`fleet.access.insecure`: the port 0.0.0.0:1") && said.contains(says),
+            said.starts_with("`fleet.listen`: the port 0.0.0.0:1") && said.contains(says),
             "{said}"
         );
     }
@@ -209,7 +209,7 @@ async fn a_door_lets_in_who_may_and_follows_its_files() {
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let door = Door::open(("p.tls", &tls), ("p.access", &access), address, table).unwrap();
+    let door = Door::open(("p.tls", &tls), ("p.access", &access), ("p.listen", address), table).unwrap();
     let (_reporter, health) = tonic_health::server::health_reporter();
     let stop = CancellationToken::new();
     let gauges = Gauges::register(&prometheus::Registry::new()).unwrap();

@@ -300,6 +300,6 @@ pub const CASES: &[Case] = &[
     ),
     (
         Word("server.grpc_listen=0.0.0.0:23456"),
-        "`server.access.insecure`: the port 0.0.0.0:23456 can be reached from other machines",
+        "--set server.grpc_listen: `server.grpc_listen`: the port 0.0.0.0:23456 can be reached from other machines",
     ),
 ];

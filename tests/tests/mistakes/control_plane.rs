@@ -65,7 +65,7 @@ pub const CASES: &[Case] = &[
     (File("[pools.a]\nhosts = []"), "FILE, line 2: `pools.a.hosts` is empty"),
     (
         File("[pools.a]\nhosts = ['x']\n[pools.b]\nhosts = ['X']"),
-        "pools `a` and `b` both claim",
+        "FILE, line 4: `pools.b` and `pools.a` both claim",
     ),
     (
         File("[pools.'a/b']"),
@@ -213,6 +213,6 @@ pub const CASES: &[Case] = &[
     ),
     (
         Word("xds.listen=0.0.0.0:18000"),
-        "`xds.access.insecure`: the port 0.0.0.0:18000",
+        "--set xds.listen: `xds.listen`: the port 0.0.0.0:18000",
     ),
 ];

@@ -33,7 +33,7 @@ struct View {
 
 impl View {
     fn new(config: Config, secrets: &Secrets) -> Result<Self, Vec<Inconsistency>> {
-        let pools = config.effective_pools();
+        let pools = config.effective_pools().into_owned();
         let fixed = fixed(&config, &pools, secrets)?;
         Ok(Self {
             config,
@@ -139,8 +139,8 @@ mod tests {
         let placed = prop::option::of(0..3_u32);
         (0..3_u8, 0..3_usize, told, 1..3_u16, 0..2_u64, placed).prop_map(|(id, pool, told, port, seconds, placed)| {
             Member {
-                id: id.to_string(),
-                pool: ["maps", "other", "nowhere"][pool].to_owned(),
+                id: id.to_string().into(),
+                pool: ["maps", "other", "nowhere"][pool].into(),
                 address: ([127, 0, 0, 1], port).into(),
                 told,
                 longest_timeout: Duration::from_secs(seconds * 100),

@@ -74,9 +74,9 @@ pub const RETRY_HEADER: &str = "x-agent-retry";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// Its id.
-    pub id: String,
+    pub id: Arc<str>,
     /// Its pool.
-    pub pool: String,
+    pub pool: Arc<str>,
     /// Where its data port is.
     pub address: SocketAddr,
     /// What Envoy is to be told of it.
@@ -89,13 +89,12 @@ pub struct Member {
     pub placed: Arc<BTreeMap<String, u32>>,
 }
 
-impl<S> From<&Agent<S>> for Member {
-    fn from(agent: &Agent<S>) -> Self {
+impl<S> From<&Arc<Agent<S>>> for Member {
+    fn from(agent: &Arc<Agent<S>>) -> Self {
         let identity = &agent.identity;
-        let (id, pool) = (identity.id.clone(), identity.pool.clone());
         Self {
-            id,
-            pool,
+            id: Arc::clone(&identity.id),
+            pool: Arc::clone(&identity.pool),
             address: identity.data_address,
             told: agent.told(),
             longest_timeout: identity.longest_timeout,
@@ -110,8 +109,8 @@ impl Member {
     #[must_use]
     pub fn found(pool: &str, address: SocketAddr) -> Self {
         Self {
-            id: address.to_string(),
-            pool: pool.to_owned(),
+            id: address.to_string().into(),
+            pool: pool.into(),
             address,
             told: Told::Healthy,
             longest_timeout: Duration::ZERO,

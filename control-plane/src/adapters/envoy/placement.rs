@@ -97,8 +97,8 @@ mod tests {
     fn member(pool: &str, port: u16, told: Told, placed: &[(&str, u32)]) -> Member {
         let placed = placed.iter().map(|(key, rank)| ((*key).to_owned(), *rank));
         Member {
-            id: port.to_string(),
-            pool: pool.to_owned(),
+            id: port.to_string().into(),
+            pool: pool.into(),
             address: ([127, 0, 0, 1], port).into(),
             told,
             longest_timeout: Duration::ZERO,

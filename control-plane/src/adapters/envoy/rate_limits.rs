@@ -37,7 +37,7 @@ pub fn filter(config: &Config) -> Option<HttpFilter> {
     };
     let pools = config.effective_pools();
     let mut descriptors = Vec::new();
-    for (name, pool) in &pools {
+    for (name, pool) in pools.iter() {
         let all = bucket(&pool.rate_limit).map(|bucket| (vec![entry(POOL, name)], bucket));
         // Without a value it stands for every address.
         let each = bucket(&pool.client_rate_limit).map(|bucket| (vec![entry(POOL, name), entry(ADDRESS, "")], bucket));

@@ -17,8 +17,8 @@ use crate::core::views::DEFAULT;
 fn member(id: &str, pool: &str, port: u16, told: Told) -> Member {
     let address = SocketAddr::from(([10, 0, 0, 7], port));
     Member {
-        id: id.to_owned(),
-        pool: pool.to_owned(),
+        id: id.into(),
+        pool: pool.into(),
         address,
         told,
         longest_timeout: Duration::ZERO,

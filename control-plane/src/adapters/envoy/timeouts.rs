@@ -40,9 +40,9 @@ pub type Longest = BTreeMap<String, Duration>;
 pub fn longest(members: &[Member]) -> Longest {
     let mut longest = Longest::new();
     for member in members.iter().filter(|member| !member.longest_timeout.is_zero()) {
-        match longest.get_mut(&member.pool) {
+        match longest.get_mut(&*member.pool) {
             Some(known) => *known = member.longest_timeout.max(*known),
-            None => drop(longest.insert(member.pool.clone(), member.longest_timeout)),
+            None => drop(longest.insert(member.pool.to_string(), member.longest_timeout)),
         }
     }
     longest
@@ -110,8 +110,8 @@ mod tests {
 
     fn member(pool: &str, longest: u64) -> Member {
         Member {
-            id: pool.to_owned(),
-            pool: pool.to_owned(),
+            id: pool.into(),
+            pool: pool.into(),
             address: ([127, 0, 0, 1], 1).into(),
             told: Told::Healthy,
             longest_timeout: secs(longest),

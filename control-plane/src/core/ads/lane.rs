@@ -4,62 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
-
+use super::held::{Held, Refusal};
 use super::watch::{WILDCARD, Watch};
 use super::{Carries, Rejection, Request, Variant, WorldRequest};
-use crate::core::resources::{Kind, Reference, Resource, Snapshot, set_version};
-
-/// A version of a resource that a client has, or may have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// Its version; empty when the client brought it along and did not say.
-    pub version: String,
-    /// What it mentions; `None` when the client brought it along from an earlier control plane.
-    pub refs: Option<Arc<[Reference]>>,
-    /// It may be gone: the client refused an answer with its removal, and may have carried that out all the same; or nobody
-    /// knows what it has of an earlier stream.
-    pub may_have_left: bool,
-    /// The client brought it along, and took nothing in its place since: it may not be ready for use yet.
-    pub brought: bool,
-    /// Its content, where answers carry everything and so have to repeat it.
-    body: Bytes,
-}
-
-impl Held {
-    fn of(resource: &Resource, carries: Carries) -> Self {
-        let body = if carries == Carries::Everything {
-            resource.body.clone()
-        } else {
-            Bytes::new()
-        };
-        Self {
-            version: resource.version.clone(),
-            refs: Some(Arc::clone(&resource.refs)),
-            may_have_left: false,
-            brought: false,
-            body,
-        }
-    }
-
-    /// What a client says it has of an earlier stream.
-    const fn brought(version: String) -> Self {
-        Self {
-            version,
-            refs: None,
-            may_have_left: false,
-            brought: true,
-            body: Bytes::new(),
-        }
-    }
-
-    /// Whether it mentions the resource, or might.
-    fn may_mention(&self, kind: Kind, name: &str) -> bool {
-        self.refs
-            .as_ref()
-            .is_none_or(|refs| refs.iter().any(|r| r.kind == kind && r.name == name))
-    }
-}
+use crate::core::resources::{Kind, Resource, Snapshot, set_version};
 
 /// An answer that the client has not yet acknowledged or refused.
 #[derive(Clone, Debug)]
@@ -69,43 +17,6 @@ struct Flight {
     removed: BTreeSet<String>,
     /// It is all that the client will have, whatever it had before.
     anew: bool,
-}
-
-/// Something that the client refused.
-#[derive(Clone, Debug)]
-pub struct Refusal {
-    /// What was refused; `None` for a removal.
-    held: Option<Held>,
-    /// What was refused of it before that, and never taken: the client may have any of them.
-    earlier: Vec<Held>,
-    /// It was refused by itself, so it is not sent again until the content changes. Refused in company it may be
-    /// innocent, and is sent once more, alone.
-    alone: bool,
-    /// The client's words.
-    pub message: Arc<str>,
-}
-
-impl Refusal {
-    /// Every version that the client may have, one for each set of references.
-    fn all(self) -> Vec<Held> {
-        let Self { held, mut earlier, .. } = self;
-        if let Some(held) = held
-            && !earlier.iter().any(|before| before.refs == held.refs)
-        {
-            earlier.push(held);
-        }
-        earlier
-    }
-
-    /// Whether it tells against sending this version, or with `None` the removal.
-    fn forbids(&self, version: Option<&str>) -> bool {
-        self.alone && self.held.as_ref().map(|held| held.version.as_str()) == version
-    }
-
-    /// The version that was refused; empty for a removal.
-    pub fn version(&self) -> &str {
-        self.held.as_ref().map_or("", |held| &held.version)
-    }
 }
 
 /// What a request said of the answer before it.

@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use super::resources::{Kind, Reference, Resource, Snapshot};
 
+mod held;
 #[cfg(test)]
 mod hostile;
 mod lane;

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(test)]
@@ -36,9 +37,9 @@ pub struct Session(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Unique in the fleet.
-    pub id: String,
+    pub id: Arc<str>,
     /// The pool it serves.
-    pub pool: String,
+    pub pool: Arc<str>,
     /// Where Envoy reaches it.
     pub data_address: SocketAddr,
     /// "host:port" of its gRPC port, as it said it.
@@ -153,16 +154,16 @@ pub enum Displaced {
     },
 }
 
-/// Every agent, by id.
+/// Every agent, by id. Whoever is shown them shares them, and only what changes is copied.
 #[derive(Clone, Debug)]
 pub struct Fleet<S> {
     timing: Timing,
-    agents: BTreeMap<String, Agent<S>>,
+    agents: BTreeMap<Arc<str>, Arc<Agent<S>>>,
     /// The ids of the agents by the streams that speak for them.
-    sessions: BTreeMap<Session, String>,
+    sessions: BTreeMap<Session, Arc<str>>,
 }
 
-impl<S> Fleet<S> {
+impl<S: Clone> Fleet<S> {
     /// An empty fleet, at clock zero.
     #[must_use]
     pub const fn new(timing: Timing) -> Self {
@@ -187,7 +188,7 @@ impl<S> Fleet<S> {
         let mut displaced = Vec::new();
         let same_address =
             |a: &Agent<S>| a.identity.data_address == identity.data_address && a.identity.id != identity.id;
-        let shadowed: Vec<String> = self
+        let shadowed: Vec<Arc<str>> = self
             .agents
             .values()
             .filter(|a| same_address(a))
@@ -196,7 +197,7 @@ impl<S> Fleet<S> {
         for id in shadowed {
             if let Some(agent) = self.forget(&id) {
                 displaced.push(Displaced::SameAddress {
-                    id,
+                    id: id.to_string(),
                     attached: agent.attached,
                 });
             }
@@ -208,20 +209,18 @@ impl<S> Fleet<S> {
         // A state goes with an address: an agent that moved starts anew.
         let state = before
             .filter(|b| b.identity.data_address == identity.data_address)
-            .and_then(|b| b.state);
-        let id = identity.id.clone();
-        self.sessions.insert(session, id.clone());
-        self.agents.insert(
-            id,
-            Agent {
-                identity,
-                state,
-                attached: true,
-                session,
-                heard: now,
-                broken: None,
-            },
-        );
+            .and_then(|before| Arc::unwrap_or_clone(before).state);
+        let id = Arc::clone(&identity.id);
+        self.sessions.insert(session, Arc::clone(&id));
+        let agent = Agent {
+            identity,
+            state,
+            attached: true,
+            session,
+            heard: now,
+            broken: None,
+        };
+        self.agents.insert(id, Arc::new(agent));
         displaced
     }
 
@@ -252,6 +251,7 @@ impl<S> Fleet<S> {
         for agent in self.agents.values_mut().filter(|a| a.attached) {
             let limit = agent.heard + self.timing.silence_limit;
             if now >= limit {
+                let agent = Arc::make_mut(agent);
                 agent.attached = false;
                 agent.broken = Some(limit);
             }
@@ -262,7 +262,7 @@ impl<S> Fleet<S> {
             .agents
             .values()
             .filter(|a| over(a))
-            .map(|a| a.identity.id.clone())
+            .map(|a| a.identity.id.to_string())
             .collect();
         for id in &gone {
             self.forget(id);
@@ -290,29 +290,30 @@ impl<S> Fleet<S> {
     /// The agent of that id.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&Agent<S>> {
-        self.agents.get(id)
+        self.agents.get(id).map(Arc::as_ref)
     }
 
     /// The agent that this stream speaks for.
     #[must_use]
     pub fn by(&self, session: Session) -> Option<&Agent<S>> {
-        self.sessions.get(&session).and_then(|id| self.agents.get(id))
+        self.sessions.get(&session).and_then(|id| self.get(id))
     }
 
     /// The same, to be changed.
     fn by_mut(&mut self, session: Session) -> Option<&mut Agent<S>> {
-        self.sessions.get(&session).and_then(|id| self.agents.get_mut(id))
+        let agent = self.sessions.get(&session).and_then(|id| self.agents.get_mut(id));
+        agent.map(Arc::make_mut)
     }
 
     /// Forgets an agent, and that its stream speaks for it.
-    fn forget(&mut self, id: &str) -> Option<Agent<S>> {
+    fn forget(&mut self, id: &str) -> Option<Arc<Agent<S>>> {
         let agent = self.agents.remove(id)?;
         self.sessions.remove(&agent.session);
         Some(agent)
     }
 
     /// Every agent, in the order of ids.
-    pub fn agents(&self) -> impl Iterator<Item = &Agent<S>> {
+    pub fn agents(&self) -> impl Iterator<Item = &Arc<Agent<S>>> {
         self.agents.values()
     }
 }

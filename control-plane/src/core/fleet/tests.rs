@@ -16,8 +16,8 @@ fn ms(milliseconds: u64) -> Clock {
 
 fn identity(id: &str, port: u16) -> Identity {
     Identity {
-        id: id.to_owned(),
-        pool: "default".to_owned(),
+        id: id.into(),
+        pool: "default".into(),
         data_address: SocketAddr::from(([127, 0, 0, 1], port)),
         grpc_address: String::new(),
         version: "0".to_owned(),
@@ -26,7 +26,7 @@ fn identity(id: &str, port: u16) -> Identity {
 }
 
 fn told(fleet: &Fleet<()>) -> Vec<(&str, Told)> {
-    fleet.agents().map(|a| (a.identity.id.as_str(), a.told())).collect()
+    fleet.agents().map(|a| (&*a.identity.id, a.told())).collect()
 }
 
 #[test]

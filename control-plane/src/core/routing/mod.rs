@@ -65,7 +65,7 @@ impl Claim<'_> {
 pub enum Conflict {
     /// They are the same.
     #[error(
-        "pools `{first}` and `{second}` both claim {claim} of the host `{host}`; give one of them another host, a longer prefix or one more header"
+        "`pools.{second}` and `pools.{first}` both claim {claim} of the host `{host}`; give one of them another host, a longer prefix or one more header"
     )]
     Same {
         /// The host.
@@ -87,7 +87,7 @@ pub enum Conflict {
     },
     /// Neither is more specific, and a request with the headers of both fits both.
     #[error(
-        "a request for the host `{host}` with the headers of both fits {claim} of pool `{first}` and {other} of pool `{second}`; give one of them also the other's headers"
+        "`pools.{second}.routes`: a request for the host `{host}` with the headers of both fits {other} and {claim} of `pools.{first}`; give one of them also the other's headers"
     )]
     Ambiguous {
         /// The host.

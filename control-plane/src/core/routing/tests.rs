@@ -95,7 +95,7 @@ fn the_same_claim_of_two_pools_is_an_error_that_names_both() {
         .to_string();
     assert_eq!(
         said,
-        "pools `a` and `b` both claim prefix `/m` with t: 1 of the host `y.org`; give one of them another host, a longer prefix or one more header"
+        "`pools.b` and `pools.a` both claim prefix `/m` with t: 1 of the host `y.org`; give one of them another host, a longer prefix or one more header"
     );
     let said = ordered(&["a x.org /m", "a x.org /m"]).unwrap_err().to_string();
     assert_eq!(said, "`pools.a.routes` has prefix `/m` twice; remove one of them");
@@ -105,7 +105,7 @@ fn the_same_claim_of_two_pools_is_an_error_that_names_both() {
 fn headers_that_one_request_may_all_have_are_ambiguous() {
     let said = ordered(&["a * / t=1", "b * / u=1"]).unwrap_err().to_string();
     assert!(
-        said.contains("fits prefix `/` with t: 1 of pool `a` and prefix `/` with u: 1 of pool `b`"),
+        said.contains("fits prefix `/` with u: 1 and prefix `/` with t: 1 of `pools.a`"),
         "{said}"
     );
     assert!(ordered(&["a * / t=1", "b * / t=*"]).is_err());

@@ -31,12 +31,15 @@ impl Owner {
     /// Decides what each agent is to get, once the fleet is known.
     pub(super) fn balance(&mut self, clock: Duration) {
         let fleet = &self.fleet;
-        self.pins_changed |= self.pins.retain(|agent| fleet.get(agent).is_some());
+        if std::mem::take(&mut self.somebody_left) {
+            self.pins_changed |= self.pins.retain(|agent| fleet.get(agent).is_some());
+        }
         if !fleet.synced(clock) {
             return;
         }
         let decided = self.balancer.look(clock, fleet, self.pins.desired(), &self.config);
         if let Some(moves) = decided {
+            self.news = true;
             self.balancer.tell(&moves, &self.metrics);
             self.pins_changed |= self.pins.keep(self.balancer.kept());
             self.wish_changed = true;
@@ -50,8 +53,8 @@ impl Owner {
         }
         let desired = self.pins.desired().clone();
         let (mut kept, mut partial) = (self.balancer.kept(), BTreeSet::new());
-        for (name, pool) in self.config.effective_pools() {
-            for (project, replicas) in desired.replicas(&name, pool.replicas) {
+        for (name, pool) in self.config.effective_pools().iter() {
+            for (project, replicas) in desired.replicas(name, pool.replicas) {
                 if replicas > 0 {
                     partial.insert(name.clone());
                     kept.entry((name.clone(), project)).or_default();
