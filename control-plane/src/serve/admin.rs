@@ -160,7 +160,7 @@ impl FleetAdmin for FleetPort {
         &self,
         request: Request<ListFleetCacheRequest>,
     ) -> Result<Response<Self::ListFleetCacheStream>, Status> {
-        let answers = self.each("ListCache", &request.into_inner().pool, ListCacheRequest::default());
+        let answers = self.each("ListCache", &request.into_inner().pool, &ListCacheRequest::default());
         let told = answers.map(|(pool, agent_id, answer)| {
             let (cache, problem) = told::<ListCacheReply>(answer);
             Ok(AgentCache {
@@ -184,7 +184,7 @@ impl FleetAdmin for FleetPort {
             "" => Vec::new(),
             name => vec![pins::project(name)?.key().to_owned()],
         };
-        let answers = self.each("UpdateCache", &pool, UpdateCacheRequest { projects });
+        let answers = self.each("UpdateCache", &pool, &UpdateCacheRequest { projects });
         let told = answers.map(|(pool, agent_id, answer)| {
             let (seen, problem) = told::<UpdateCacheReply>(answer);
             Ok(AgentUpdates {
@@ -336,7 +336,7 @@ impl FleetPort {
         &self,
         method: &str,
         pool: &str,
-        question: Q,
+        question: &Q,
     ) -> impl Stream<Item = (String, String, Result<R, Status>)> + Send + use<Q, R>
     where
         Q: Message + Clone + 'static,

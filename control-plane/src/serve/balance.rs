@@ -231,8 +231,11 @@ impl Balancer {
             pool.shares = share(pool, &seen);
         }
         if all {
-            let empty = |name: &str| !by_pool.contains_key(name);
-            for (name, mut pool) in self.pools.extract_if(.., |name, _| empty(name)) {
+            let (full, empty) = std::mem::take(&mut self.pools)
+                .into_iter()
+                .partition::<BTreeMap<_, _>, _>(|(name, _)| by_pool.contains_key(name.as_str()));
+            self.pools = full;
+            for (name, mut pool) in empty {
                 let pins = desired.replicas(&name, pools.get(&name).map_or(0, |pool| pool.replicas));
                 let decided = pool.placement.decide(clock, &[], &pins, config.front.affinity);
                 moves.extend(decided.into_iter().map(|one| (name.clone(), one)));
@@ -400,6 +403,7 @@ mod tests {
     use graticule_proto::v1::ProjectDemand;
 
     use super::*;
+    use crate::core::fleet::{Session, Timing};
 
     fn state(pins: &[&str]) -> AgentState {
         AgentState {
@@ -408,17 +412,61 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_an_agent_has_stays_known_while_it_makes_a_new_generation() {
-        let mut balancer = Balancer::default();
-        let a = Identity {
-            id: "a".into(),
-            pool: "default".into(),
-            data_address: ([127, 0, 0, 1], 1).into(),
+    fn identity(id: &str, pool: &str, port: u16) -> Identity {
+        Identity {
+            id: id.into(),
+            pool: pool.into(),
+            data_address: ([127, 0, 0, 1], port).into(),
             grpc_address: String::new(),
             version: String::new(),
             longest_timeout: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn a_change_has_its_own_pool_decided_on_and_a_departure_has_all() {
+        let mut fleet = Fleet::new(Timing {
+            disconnect_grace: Duration::ZERO,
+            sync_window: Duration::ZERO,
+            silence_limit: Duration::from_secs(60),
+        });
+        for (session, (id, pool)) in (1..).zip([("a", "one"), ("b", "two"), ("c", "one")]) {
+            let (port, session) = (session, Session(session.into()));
+            fleet.attach(Duration::ZERO, session, identity(id, pool, port));
+            fleet.state(Duration::ZERO, session, Phase::Ready, AgentState::default());
+        }
+        let config = Config {
+            pools: ["one", "two"]
+                .map(|pool| (pool.to_owned(), crate::config::Pool::default()))
+                .into(),
+            ..Config::default()
         };
+        let mut balancer = Balancer::default();
+        let looked = |balancer: &mut Balancer, fleet: &Fleet<AgentState>| {
+            let decided = balancer.look(Duration::ZERO, fleet, &Desired::default(), &config);
+            assert_eq!(decided, Some(Vec::new()));
+            balancer.agents().map(str::to_owned).collect::<Vec<_>>()
+        };
+        balancer.want_all_now();
+        assert_eq!(looked(&mut balancer, &fleet), ["a", "c", "b"]);
+        for session in [2, 3] {
+            fleet.detach(Duration::ZERO, Session(session));
+        }
+        assert_eq!(fleet.tick(Duration::ZERO), ["b", "c"]);
+        balancer.want_now(&"one".into());
+        assert_eq!(
+            looked(&mut balancer, &fleet),
+            ["a", "b"],
+            "the other pool was not looked at"
+        );
+        balancer.want_all_now();
+        assert_eq!(looked(&mut balancer, &fleet), ["a"]);
+    }
+
+    #[test]
+    fn what_an_agent_has_stays_known_while_it_makes_a_new_generation() {
+        let mut balancer = Balancer::default();
+        let a = identity("a", "default", 1);
         let has = |balancer: &Balancer| balancer.loaded["a"].iter().cloned().collect::<Vec<_>>();
         let agent = placement::Agent {
             id: "a".to_owned(),
