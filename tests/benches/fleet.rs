@@ -22,7 +22,7 @@ const WORKERS: usize = 4;
 const TURNS: u64 = 2;
 
 /// No side is warmed up for longer than this.
-const WARM_UP: Duration = Duration::from_secs(60);
+const WARM_UP: Duration = Duration::from_secs(90);
 
 /// How requests are spread over how many towns, and how often each town is asked before that is measured.
 struct Cell {
@@ -43,7 +43,7 @@ const CELLS: [Cell; 3] = [
         name: "200 projects, each as often",
         towns: towns::TOWNS,
         exponent: 0.0,
-        rounds: 8,
+        rounds: 16,
     },
     Cell {
         name: "200 projects, Zipf 1.0",
