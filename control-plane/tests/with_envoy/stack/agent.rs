@@ -22,6 +22,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 
+/// How often it says how it stands though nothing has changed.
+const SAYS_AGAIN: Duration = Duration::from_secs(5);
+
 /// How it answers HTTP requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -239,10 +242,12 @@ async fn one_stream(
     updates.send(update(agent_update::Update::Hello(hello))).await?;
     let mut client = FleetLinkClient::connect(format!("http://{control_plane}")).await?;
     let mut intents = client.attach(ReceiverStream::new(outgoing)).await?.into_inner();
-    states.mark_changed();
     demands.mark_changed();
+    // As a real one: who is silent for `fleet.silence_limit` counts as gone. The first tick comes at once.
+    let mut again = tokio::time::interval(SAYS_AGAIN);
     loop {
         tokio::select! {
+            _ = again.tick() => states.mark_changed(),
             intent = intents.message() => {
                 let Some(intent) = intent? else { return Ok(()) };
                 if let Some(agent_intent::Intent::Pins(pins)) = intent.intent {
