@@ -2,7 +2,6 @@
 //! own streams.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,7 +40,7 @@ const AHEAD: usize = 64;
 #[tonic::async_trait]
 impl FleetAdmin for FleetPort {
     async fn list_agents(&self, _: Request<ListAgentsRequest>) -> Result<Response<ListAgentsReply>, Status> {
-        let agents = self.hub.roster.borrow().iter().map(record).collect();
+        let agents = self.hub.roster.borrow().iter().map(|agent| record(agent)).collect();
         Ok(Response::new(ListAgentsReply { agents }))
     }
 
@@ -104,7 +103,7 @@ impl FleetAdmin for FleetPort {
             .borrow()
             .iter()
             .find(|agent| *agent.identity.id == *id)
-            .map(record);
+            .map(|agent| record(agent));
         // Said as for a call of an agent that is not there.
         let line = self.switchboard.line(&id);
         let agent = match (found, &line) {
@@ -441,7 +440,7 @@ fn change(before: Option<&Records>, now: &Records) -> AgentsChange {
     AgentsChange { agents, gone }
 }
 
-fn record(agent: &Arc<Agent<AgentState>>) -> AgentRecord {
+fn record(agent: &Agent<AgentState>) -> AgentRecord {
     let identity = &agent.identity;
     AgentRecord {
         hello: Some(AgentHello {

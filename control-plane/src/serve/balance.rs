@@ -183,52 +183,12 @@ impl Balancer {
         let mut moves = Vec::new();
         for (name, agents) in &by_pool {
             let name = &**name;
-            let Some(pool_config) = pools.get(name) else {
+            let Some(settings) = pools.get(name) else {
                 continue;
             };
-            let pool = self.pools.entry(name.to_owned()).or_default();
-            let mut seen: Vec<placement::Agent> = agents
-                .iter()
-                .map(|agent| {
-                    let id = &agent.identity.id;
-                    placement::Agent {
-                        id: id.to_string(),
-                        ready: agent.told() == Told::Healthy,
-                        strained: false,
-                        places: places(agent),
-                        asked: self.asked.get(&**id).cloned().unwrap_or_default(),
-                        loaded: self.loaded.get(&**id).cloned().unwrap_or_default(),
-                    }
-                })
-                .collect();
-            let room = Room::of(&seen);
-            let strains: Vec<(&str, Strain)> = agents
-                .iter()
-                .zip(&seen)
-                .filter(|(_, seen)| seen.ready)
-                .map(|(agent, one)| {
-                    let strain = Strain {
-                        indispensable: !room.others_can_spare(one),
-                        ..strain(agent)
-                    };
-                    (&*agent.identity.id, strain)
-                })
-                .collect();
-            for (agent, weight) in pool.weights.look(clock, &strains) {
-                tracing::info!(
-                    agent,
-                    pool = name,
-                    weight,
-                    "the agent's share of the requests has changed, of 100"
-                );
-            }
-            for agent in &mut seen {
-                agent.strained = pool.weights.of(&agent.id) < STEPS[0];
-            }
-            let pins = desired.replicas(name, pool_config.replicas);
-            let decided = pool.placement.decide(clock, &seen, &pins, config.front.affinity);
+            let pins = desired.replicas(name, settings.replicas);
+            let decided = self.decide(clock, name, agents, &pins, config.front.affinity);
             moves.extend(decided.into_iter().map(|one| (name.to_owned(), one)));
-            pool.shares = share(pool, &seen);
         }
         if all {
             let (full, empty) = std::mem::take(&mut self.pools)
@@ -246,6 +206,59 @@ impl Balancer {
         self.weigh = several.map(|_| next);
         self.pace.done(Instant::now(), now.elapsed());
         Some(moves)
+    }
+
+    /// Decides about one pool that has agents.
+    fn decide(
+        &mut self,
+        clock: Clock,
+        name: &str,
+        agents: &[&Agent<AgentState>],
+        pins: &BTreeMap<String, usize>,
+        affinity: bool,
+    ) -> Vec<Move> {
+        let pool = self.pools.entry(name.to_owned()).or_default();
+        let mut seen: Vec<placement::Agent> = agents
+            .iter()
+            .map(|agent| {
+                let id = &agent.identity.id;
+                placement::Agent {
+                    id: id.to_string(),
+                    ready: agent.told() == Told::Healthy,
+                    strained: false,
+                    places: places(agent),
+                    asked: self.asked.get(&**id).cloned().unwrap_or_default(),
+                    loaded: self.loaded.get(&**id).cloned().unwrap_or_default(),
+                }
+            })
+            .collect();
+        let room = Room::of(&seen);
+        let strains: Vec<(&str, Strain)> = agents
+            .iter()
+            .zip(&seen)
+            .filter(|(_, seen)| seen.ready)
+            .map(|(agent, one)| {
+                let strain = Strain {
+                    indispensable: !room.others_can_spare(one),
+                    ..strain(agent)
+                };
+                (&*agent.identity.id, strain)
+            })
+            .collect();
+        for (agent, weight) in pool.weights.look(clock, &strains) {
+            tracing::info!(
+                agent,
+                pool = name,
+                weight,
+                "the agent's share of the requests has changed, of 100"
+            );
+        }
+        for agent in &mut seen {
+            agent.strained = pool.weights.of(&agent.id) < STEPS[0];
+        }
+        let moves = pool.placement.decide(clock, &seen, pins, affinity);
+        pool.shares = share(pool, &seen);
+        moves
     }
 
     /// Which agents keep pinned projects that not all of their pool do.

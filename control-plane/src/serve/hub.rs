@@ -281,12 +281,12 @@ impl Owner {
         self.roster_pace.want();
         match event {
             Event::Attached(session, identity) => {
-                let (id, address, its) = (identity.id.clone(), identity.data_address, identity.pool.clone());
-                let (agent, pool) = (&*id, &*its);
+                let (id, address, of) = (identity.id.clone(), identity.data_address, identity.pool.clone());
+                let (agent, pool) = (&*id, &*of);
                 let known = self.config.effective_pools().contains_key(pool);
                 self.pins.attach(agent, pool);
                 (self.pins_changed, self.news) = (true, true);
-                self.balancer.want_now(&its);
+                self.balancer.want_now(&of);
                 for displaced in self.fleet.attach(clock, session, identity) {
                     self.balancer.want_all_now();
                     self.somebody_left = true;

@@ -259,7 +259,7 @@ impl Live {
         telemetry::filter(&after.config.logging.level).map_err(|problem| format!("`logging.level`: {problem}"))?;
         let roster = self.0.hub.roster.borrow().clone();
         let members = roster.iter().filter(|agent| agent.told() != Told::None);
-        let members: Vec<Member> = members.map(Member::from).collect();
+        let members: Vec<Member> = members.map(|agent| Member::from(&**agent)).collect();
         let known = self.0.hub.secrets.borrow().clone();
         let secrets = Secrets::read(&after.config, &known).map_err(|problem| problem.to_string())?;
         envoy::views(&after.config, &members, &secrets).map_err(|problems| {

@@ -80,7 +80,7 @@ th,td{text-align:left;padding:.2em 1em .2em 0;border-bottom:1px solid #ccc;verti
             "pressure",
             "waits for",
         ];
-        table(&mut page, &head, agents.iter().map(agent_row));
+        table(&mut page, &head, agents.iter().map(|agent| agent_row(agent)));
     }
     if pins.list().next().is_some() {
         page.push_str("<h2>Pins of the fleet</h2>\n");
@@ -115,7 +115,7 @@ th,td{text-align:left;padding:.2em 1em .2em 0;border-bottom:1px solid #ccc;verti
     page
 }
 
-fn agent_row(agent: &Arc<Agent<AgentState>>) -> Vec<String> {
+fn agent_row(agent: &Agent<AgentState>) -> Vec<String> {
     let state = agent.state.as_ref().map(|(_, state)| state.clone()).unwrap_or_default();
     let says = if agent.attached {
         agent.phase().name().to_owned()

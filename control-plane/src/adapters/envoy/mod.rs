@@ -89,8 +89,8 @@ pub struct Member {
     pub placed: Arc<BTreeMap<String, u32>>,
 }
 
-impl<S> From<&Arc<Agent<S>>> for Member {
-    fn from(agent: &Arc<Agent<S>>) -> Self {
+impl<S> From<&Agent<S>> for Member {
+    fn from(agent: &Agent<S>) -> Self {
         let identity = &agent.identity;
         Self {
             id: Arc::clone(&identity.id),

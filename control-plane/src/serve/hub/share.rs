@@ -15,7 +15,9 @@ impl Owner {
     /// The agents that Envoys are told of: those that have registered, then those that were found and have not.
     pub(super) fn members(&self) -> Vec<Member> {
         let told = self.fleet.agents().filter(|a| a.told() != Told::None);
-        let mut members: Vec<Member> = told.map(|agent| self.balancer.weighed(Member::from(agent))).collect();
+        let mut members: Vec<Member> = told
+            .map(|agent| self.balancer.weighed(Member::from(&**agent)))
+            .collect();
         if !self.found.is_empty() {
             let known: BTreeSet<SocketAddr> = self.fleet.agents().map(|a| a.identity.data_address).collect();
             let found = self
