@@ -55,7 +55,7 @@ async fn an_answer_that_asks_for_another_agent_is_replaced() {
     agents[0].be(Mode::Elsewhere);
     agents[1].be(Mode::Elsewhere);
     let mut good = 0;
-    for project in 0..12 {
+    for project in 0..40 {
         for method in [Method::GET, Method::POST] {
             let answer = stack
                 .send(request(method, &format!("/?MAP=/p{project}"), &[], ""))
@@ -65,8 +65,9 @@ async fn an_answer_that_asks_for_another_agent_is_replaced() {
             assert!(answer.status == StatusCode::OK || answer.status == StatusCode::SERVICE_UNAVAILABLE);
         }
     }
-    // One retry: of three agents, two of which refuse, it finds the third half the time.
-    assert!((8..24).contains(&good), "{good} of 24");
+    // One retry: of three agents, two of which refuse, it finds the third half the time. Which agents a project has is left
+    // to hashes of their addresses.
+    assert!((24..80).contains(&good), "{good} of 80");
     agents[1].be(Mode::Prompt);
     for project in 0..12 {
         let answer = stack

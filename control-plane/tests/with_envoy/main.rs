@@ -11,6 +11,7 @@ mod fleet_admin;
 mod fleet_changes;
 mod fragments;
 mod front;
+mod http3;
 mod pins;
 mod pools;
 mod ports;

@@ -29,7 +29,7 @@ use tonic::transport::Endpoint;
 use crate::stack::{Agent, Answer, Stack, exchange_over, free_port, request, until};
 
 /// The name by which clients call.
-const HOST: &str = "maps.example.org";
+pub const HOST: &str = "maps.example.org";
 
 /// An authority with a directory for what it signs.
 pub struct Place {
@@ -96,8 +96,13 @@ impl Place {
     }
 }
 
+/// The names in a certificate.
+pub fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    Facts::of(certificate).unwrap().names
+}
+
 #[derive(Clone)]
-pub struct Client(Arc<ClientConfig>);
+pub struct Client(pub Arc<ClientConfig>);
 
 impl Client {
     pub async fn connect(&self, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
@@ -107,7 +112,7 @@ impl Client {
     }
 
     /// Asks on a connection of its own. What does not come about is status 599.
-    async fn get(&self, stack: &Stack, target: &str) -> Answer {
+    pub async fn get(&self, stack: &Stack, target: &str) -> Answer {
         let connection = self.connect(stack.config.front.tls.listen);
         exchange_over(connection, request(Method::GET, target, &[], "")).await
     }
@@ -115,8 +120,7 @@ impl Client {
     /// The names in the certificate that is shown.
     async fn shown(&self, stack: &Stack) -> Vec<String> {
         let stream = self.connect(stack.config.front.tls.listen).await.unwrap();
-        let certificate = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
-        Facts::of(&certificate).unwrap().names
+        names(&stream.get_ref().1.peer_certificates().unwrap()[0])
     }
 }
 
@@ -158,12 +162,6 @@ async fn clients_are_answered_over_https_and_told_of_http3_and_hsts() {
     let port = tls.listen.port();
     assert_eq!(answer.header("alt-svc"), format!("h3=\":{port}\"; ma=86400"));
 
-    // HTTP/3 is there: Envoy took the listener, and the port is taken.
-    let udp = || std::net::UdpSocket::bind(tls.listen).map_err(|error| error.kind());
-    until("the UDP port", async || {
-        udp().err() == Some(std::io::ErrorKind::AddrInUse)
-    })
-    .await;
     let page = stack.page("/metrics").await;
     assert_eq!(metric(&page, "graticule_xds_nacks_total", "lds").unwrap_or(0.0), 0.0);
 
