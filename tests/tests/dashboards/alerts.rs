@@ -17,6 +17,7 @@ const WELL: &[(&str, &str)] = &[
     (r#"graticule_cp_agents{phase="ready"}"#, "2+0x130"),
     (r#"graticule_cp_agents{phase="starting"}"#, "0+0x130"),
     ("graticule_cp_agents_astray", "0+0x130"),
+    ("graticule_cp_addresses", "0+0x130"),
     ("graticule_fleet_pins_lacking", "0+0x130"),
     ("graticule_cp_snapshots_inconsistent_total", "0+0x130"),
     ("graticule_cp_config_refused", "0+0x130"),
@@ -257,10 +258,10 @@ const ILL: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// What promtool is to evaluate: the well series, one of them replaced, and the alerts that fire after half an hour.
-fn case(name: &str, replaced: Option<(&str, &str)>, expression: &str, fires: &[&str]) -> Value {
+/// What promtool is to evaluate: the well series, some of them replaced, and the alerts that fire after half an hour.
+fn case(name: &str, replaced: &[(&str, &str)], expression: &str, fires: &[&str]) -> Value {
     let mut series: BTreeMap<&str, &str> = WELL.iter().copied().collect();
-    if let Some((key, values)) = replaced {
+    for (key, values) in replaced.iter().copied() {
         assert!(
             series.insert(key, values).is_some(),
             "{name} replaces no series of WELL"
@@ -287,10 +288,18 @@ fn each_alert_fires_when_it_should_and_none_while_all_is_well() {
     tried.sort_unstable();
     assert_eq!(names, tried, "left alerts.yml, right the cases here");
 
-    let mut cases = vec![case("all is well", None, "sum by (alertname) (ALERTS)", &[])];
+    let all = "sum by (alertname) (ALERTS)";
+    let listed = [
+        (r#"graticule_cp_agents{phase="ready"}"#, "0+0x130"),
+        ("graticule_cp_addresses", "2+0x130"),
+    ];
+    let mut cases = vec![
+        case("all is well", &[], all, &[]),
+        case("all agents are listed by address", &listed, all, &[]),
+    ];
     for (alert, series, values) in ILL {
         let expression = format!("sum by (alertname) (ALERTS{{alertname=\"{alert}\", alertstate=\"firing\"}})");
-        cases.push(case(alert, Some((series, values)), &expression, &[alert]));
+        cases.push(case(alert, &[(series, values)], &expression, &[alert]));
     }
     let test = json!({"rule_files": [parts::root().join(ALERTS)], "evaluation_interval": "15s", "tests": cases});
     let folder = tempfile::tempdir().unwrap();
