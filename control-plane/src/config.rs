@@ -128,8 +128,8 @@ pub struct FleetConfig {
     /// How long an agent whose stream broke is still told to Envoy, in seconds.
     #[schemars(range(min = 0, max = 60))]
     pub disconnect_grace: f64,
-    /// How long after its start the control plane listens to agents before it tells Envoy anything, in seconds, so that agents
-    /// can come back first.
+    /// How long after its start, and after the first agent has come, the control plane listens to agents before it tells Envoy
+    /// anything, in seconds, so that they can come back first. Five times as long when none comes.
     #[schemars(range(min = 0, max = 60))]
     pub sync_window: f64,
     /// How long an agent may say nothing until its stream counts as broken, in seconds; agents speak every 5.

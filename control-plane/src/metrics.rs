@@ -13,6 +13,9 @@ pub const AGENTS: &str = "graticule_cp_agents";
 pub const AGENTS_TOLD: &str = "graticule_cp_agents_told";
 /// Agents whose pool is not configured, so that no request reaches them.
 pub const AGENTS_ASTRAY: &str = "graticule_cp_agents_astray";
+
+/// See [`Metrics::agents_lost`].
+pub const AGENTS_LOST: &str = "graticule_cp_agents_lost";
 /// Snapshots published since the start.
 pub const SNAPSHOTS: &str = "graticule_cp_snapshots_total";
 /// Snapshots that were inconsistent and so were not published.
@@ -65,6 +68,8 @@ pub struct Metrics {
     pub agents_told: IntGaugeVec,
     /// See [`AGENTS_ASTRAY`].
     pub agents_astray: IntGauge,
+    /// Agents that are told as before although all of their pool have broken off.
+    pub agents_lost: IntGauge,
     /// See [`SNAPSHOTS`].
     pub snapshots: IntCounter,
     /// See [`SNAPSHOTS_REFUSED`].
@@ -126,6 +131,10 @@ impl Metrics {
                 "told",
             )?,
             agents_astray: gauge(AGENTS_ASTRAY, "Agents whose pool is not configured (agents).")?,
+            agents_lost: gauge(
+                AGENTS_LOST,
+                "Agents that are not heard any more, nor is any other of their pool; Envoys are told of them as before (agents).",
+            )?,
             snapshots: counter(SNAPSHOTS, "Changed snapshots published to Envoys (snapshots).")?,
             snapshots_refused: counter(SNAPSHOTS_REFUSED, "Snapshots withheld as inconsistent (snapshots).")?,
             timeouts_raised: gauge(

@@ -465,7 +465,7 @@ mod tests {
         for session in [2, 3] {
             fleet.detach(Duration::ZERO, Session(session));
         }
-        assert_eq!(fleet.tick(Duration::ZERO), ["b", "c"]);
+        assert_eq!(fleet.tick(Duration::ZERO).gone, ["b", "c"]);
         balancer.want_now(&"one".into());
         assert_eq!(
             looked(&mut balancer, &fleet),

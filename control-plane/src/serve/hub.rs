@@ -37,6 +37,9 @@ const SPREAD: Duration = Duration::from_millis(10);
 /// Events on their way to the hub. An agent's stream that fills it waits; nothing is dropped.
 const QUEUE: usize = 256;
 
+/// Whoever wakes so late has not been asleep by choice.
+const STOOD_STILL: Duration = Duration::from_secs(1);
+
 /// What a stream of an agent has to say.
 #[derive(Debug)]
 pub enum Event {
@@ -97,7 +100,7 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Starts the task. It ends with `stop`. `synced` is dropped with the first snapshot.
+    /// Starts the task. It ends with `stop`. `synced` is dropped with the first snapshot, or when nobody has come within the sync window.
     #[must_use]
     pub fn start(
         config: Arc<Config>,
@@ -210,10 +213,8 @@ impl Owner {
         self.announce_pins();
         self.announce_wish();
         loop {
-            let deadline = self
-                .fleet
-                .next_deadline(self.started.elapsed())
-                .map(|clock| self.started + clock);
+            let asleep = self.started.elapsed();
+            let deadline = self.fleet.next_deadline(asleep).map(|clock| self.started + clock);
             let kills = self
                 .quarantine
                 .next_deadline(Instant::now().into_std())
@@ -240,7 +241,24 @@ impl Owner {
                 () = async { tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)).await }, if wake.is_some() => {}
             }
             let clock = self.started.elapsed();
-            for agent in self.fleet.tick(clock) {
+            // Stopped, frozen, or without a processor.
+            if deadline.is_some_and(|deadline| deadline + STOOD_STILL <= Instant::now()) {
+                let time = clock.saturating_sub(asleep);
+                tracing::warn!(
+                    ?time,
+                    "this process stood still; agents have the time once more to say how they stand"
+                );
+                self.fleet.stood_still(clock, time);
+            }
+            let passed = self.fleet.tick(clock);
+            for agent in passed.lost {
+                self.roster_pace.want();
+                tracing::warn!(
+                    agent,
+                    "not heard any more, and nor is any other agent of its pool: Envoys are told of it as before. Is the way from agents to fleet.listen cut?"
+                );
+            }
+            for agent in passed.gone {
                 tracing::info!(agent, "agent gone");
                 self.roster_pace.want();
                 self.balancer.want_all_now();
@@ -257,6 +275,10 @@ impl Owner {
             self.quarantine_changed |= self.quarantine.tick(Instant::now().into_std());
             self.announce_quarantine(clock);
             if !self.fleet.synced(clock) {
+                // Agents may be on their way here only once this control plane is said to be well.
+                if self.fleet.waited(clock) && self.fleet.agents().next().is_none() {
+                    self.synced.take();
+                }
                 continue;
             }
             // Most of what agents say changes nothing for Envoys, and in a large fleet somebody always says something.
@@ -347,6 +369,9 @@ impl Owner {
                 let count = found.values().map(BTreeSet::len).sum();
                 tracing::info!(addresses = count, "where agents are that pools list by address");
                 self.metrics.addresses.set(count_of(count));
+                if count > 0 {
+                    self.fleet.somebody(clock);
+                }
                 (self.found, self.news) = (found, true);
             }
             Event::Killed(session, report) => self.killed(session, *report),
@@ -473,6 +498,9 @@ impl Owner {
         let pools = self.config.effective_pools();
         let astray = roster.iter().filter(|a| !pools.contains_key(&*a.identity.pool)).count();
         self.metrics.agents_astray.set(count_of(astray));
+        self.metrics
+            .agents_lost
+            .set(count_of(roster.iter().filter(|a| a.lost()).count()));
         self.announce.send_replace(Arc::new(roster));
     }
 
@@ -502,10 +530,12 @@ impl Owner {
         match self.made.views(&self.config, members, &secrets) {
             Ok(views) => {
                 self.metrics.snapshots.inc();
+                let first = self.publish.borrow().is_none();
                 let before = self.publish.borrow().clone().unwrap_or_default();
                 let views = views.after(&before);
                 self.publish.send_replace(Some(views));
-                if self.synced.take().is_some() {
+                self.synced.take();
+                if first {
                     tracing::info!(
                         agents = members.len(),
                         "the fleet is known, Envoys are told from now on"

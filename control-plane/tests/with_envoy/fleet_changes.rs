@@ -1,6 +1,6 @@
 //! What Envoy's clients notice while the fleet, the control plane and the configuration change: nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -141,6 +141,26 @@ async fn the_sudden_death_of_an_agent_fails_no_safe_request() {
     stack.until_healthy("pool/default", 3).await;
     a_moment().await;
     all_good(stop, load).await;
+}
+
+#[tokio::test]
+async fn agents_that_are_cut_off_all_at_once_are_sent_requests_as_before() {
+    let (stack, agents) = Stack::with_agents(["a", "b"]).await;
+    stack.until_healthy("pool/default", 2).await;
+    for agent in &agents {
+        agent.part();
+    }
+    until("their loss", async || {
+        stack.page("/metrics").await.contains("graticule_cp_agents_lost 2")
+    })
+    .await;
+    let mut by = BTreeSet::new();
+    for project in 0..20 {
+        let answer = stack.get(&format!("/?MAP=/p{project}")).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+        by.insert(answer.agent().to_owned());
+    }
+    assert_eq!(by.len(), 2, "{by:?}");
 }
 
 #[tokio::test]

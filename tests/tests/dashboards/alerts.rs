@@ -17,6 +17,7 @@ const WELL: &[(&str, &str)] = &[
     (r#"graticule_cp_agents{phase="ready"}"#, "2+0x130"),
     (r#"graticule_cp_agents{phase="starting"}"#, "0+0x130"),
     ("graticule_cp_agents_astray", "0+0x130"),
+    ("graticule_cp_agents_lost", "0+0x130"),
     ("graticule_cp_addresses", "0+0x130"),
     ("graticule_fleet_pins_lacking", "0+0x130"),
     ("graticule_cp_snapshots_inconsistent_total", "0+0x130"),
@@ -219,6 +220,7 @@ const ILL: &[(&str, &str, &str)] = &[
         "0+0x100 1+0x20",
     ),
     ("GraticuleAgentsAstray", "graticule_cp_agents_astray", "0+0x100 1+0x20"),
+    ("GraticuleAgentsLost", "graticule_cp_agents_lost", "0+0x100 2+0x20"),
     (
         "GraticuleConfigurationRefused",
         "graticule_cp_config_refused",

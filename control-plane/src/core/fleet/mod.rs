@@ -2,12 +2,14 @@
 //!
 //! Events come in with the time of a clock that counts from the start of the control plane. An agent's word counts at
 //! once, its last words (draining, failing) too. A broken stream starts a short grace in which the agent is told as
-//! before, because a stream also breaks for reasons that leave the agent well. Nothing may be published before the
-//! sync window has passed: a control plane that was restarted must not tell of an empty fleet.
+//! before, because a stream also breaks for reasons that leave the agent well. When all agents of a pool are lost at once,
+//! without a word, it is taken for the network between them and here, and they are told as before for long: Envoy's own
+//! checks find out which of them are dead. Nothing may be published before the sync window has passed: a control plane
+//! that was restarted must not tell of an empty fleet.
 //!
 //! What it does not know: streams, messages, Envoy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +20,19 @@ mod tests;
 /// Time since the control plane started.
 pub type Clock = Duration;
 
+/// So long agents that were lost all at once are told as before. Addresses are given to others one day.
+const LOST_AT_MOST: Duration = Duration::from_secs(600);
+
+/// A fleet of which nobody has come is published after so many sync windows: an Envoy that is new has something to answer then,
+/// and one that was there before has been spared the time that agents may take to find back.
+const WINDOWS_FOR_NOBODY: u32 = 5;
+
 /// The limits of the fleet's patience.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// How long an agent whose stream broke is told as before.
     pub disconnect_grace: Duration,
-    /// How long after the start nothing is published.
+    /// How long after the start, and after the first agent has come, nothing is published.
     pub sync_window: Duration,
     /// An attached agent that says nothing for this long counts as one whose stream broke.
     pub silence_limit: Duration,
@@ -114,6 +123,8 @@ pub struct Agent<S> {
     session: Session,
     heard: Clock,
     broken: Option<Clock>,
+    /// It was lost together with all others of its pool: when that is looked at again.
+    lost: Option<Clock>,
 }
 
 impl<S> Agent<S> {
@@ -131,6 +142,12 @@ impl<S> Agent<S> {
     #[must_use]
     pub fn is(&self, session: Session) -> bool {
         self.session == session
+    }
+
+    /// It broke off together with all others of its pool, and is told as before for want of a better word.
+    #[must_use]
+    pub const fn lost(&self) -> bool {
+        self.lost.is_some()
     }
 
     /// Its phase by its own word; `Starting` until it has said one.
@@ -154,6 +171,15 @@ pub enum Displaced {
     },
 }
 
+/// What has come of time passing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// The ids of agents that are forgotten.
+    pub gone: Vec<String>,
+    /// The ids of agents whose patience is over and that are told as before, for all of their pool were lost at once.
+    pub lost: Vec<String>,
+}
+
 /// Every agent, by id. Whoever is shown them shares them, and only what changes is copied.
 #[derive(Clone, Debug)]
 pub struct Fleet<S> {
@@ -161,6 +187,8 @@ pub struct Fleet<S> {
     agents: BTreeMap<Arc<str>, Arc<Agent<S>>>,
     /// The ids of the agents by the streams that speak for them.
     sessions: BTreeMap<Session, Arc<str>>,
+    /// When it was first known of any agent.
+    first: Option<Clock>,
 }
 
 impl<S: Clone> Fleet<S> {
@@ -171,6 +199,7 @@ impl<S: Clone> Fleet<S> {
             timing,
             agents: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            first: None,
         }
     }
 
@@ -185,6 +214,7 @@ impl<S: Clone> Fleet<S> {
     /// a broken stream nothing changes for Envoy. One with the same data address is forgotten, for the address can
     /// belong to one only and the later claim is the fresher.
     pub fn attach(&mut self, now: Clock, session: Session, identity: Identity) -> Vec<Displaced> {
+        self.somebody(now);
         let mut displaced = Vec::new();
         let same_address =
             |a: &Agent<S>| a.identity.data_address == identity.data_address && a.identity.id != identity.id;
@@ -219,6 +249,7 @@ impl<S: Clone> Fleet<S> {
             session,
             heard: now,
             broken: None,
+            lost: None,
         };
         self.agents.insert(id, Arc::new(agent));
         displaced
@@ -233,7 +264,7 @@ impl<S: Clone> Fleet<S> {
         agent.state = Some((phase, said));
         agent.heard = now;
         agent.attached = true;
-        agent.broken = None;
+        (agent.broken, agent.lost) = (None, None);
         true
     }
 
@@ -245,9 +276,9 @@ impl<S: Clone> Fleet<S> {
         }
     }
 
-    /// Lets time pass: silent agents count as broken off, those whose grace is over are forgotten. Returns the ids of
-    /// the forgotten.
-    pub fn tick(&mut self, now: Clock) -> Vec<String> {
+    /// Lets time pass: silent agents count as broken off, those whose grace is over are forgotten, but for those that were lost
+    /// with all of their pool.
+    pub fn tick(&mut self, now: Clock) -> Passed {
         for agent in self.agents.values_mut().filter(|a| a.attached) {
             let limit = agent.heard + self.timing.silence_limit;
             if now >= limit {
@@ -256,35 +287,103 @@ impl<S: Clone> Fleet<S> {
                 agent.broken = Some(limit);
             }
         }
-        let grace = self.timing.disconnect_grace;
-        let over = |a: &Agent<S>| a.broken.is_some_and(|broken| now >= broken + grace);
-        let gone: Vec<String> = self
+        let over: Vec<Arc<Agent<S>>> = self
             .agents
             .values()
-            .filter(|a| over(a))
-            .map(|a| a.identity.id.to_string())
+            .filter(|a| self.patience(a) <= now && a.broken.is_some())
+            .cloned()
             .collect();
-        for id in &gone {
-            self.forget(id);
+        let mut passed = Passed::default();
+        if over.is_empty() {
+            return passed;
         }
-        gone
+        let lost = self.lost_pools(now);
+        for agent in over {
+            let (id, pool) = (&agent.identity.id, &agent.identity.pool);
+            let young = agent.broken.is_some_and(|broken| now < broken + LOST_AT_MOST);
+            if young && agent.told() == Told::Healthy && lost.contains(pool) {
+                if agent.lost.is_none() {
+                    passed.lost.push(id.to_string());
+                }
+                let again = now + self.timing.silence_limit.max(Duration::from_secs(1));
+                if let Some(agent) = self.agents.get_mut(id) {
+                    Arc::make_mut(agent).lost = Some(again);
+                }
+            } else {
+                self.forget(id);
+                passed.gone.push(id.to_string());
+            }
+        }
+        passed
     }
 
-    /// When [`Fleet::tick`] or [`Fleet::synced`] will next have something to say, if nothing happens before.
+    /// The pools of two or more ready agents of which none is heard any more.
+    fn lost_pools(&self, now: Clock) -> BTreeSet<Arc<str>> {
+        let mut unheard: BTreeMap<&Arc<str>, Option<usize>> = BTreeMap::new();
+        for agent in self.agents.values().filter(|a| a.told() == Told::Healthy) {
+            // Agents say how they stand several times within the limit. Half of it without a word: its stream may be as
+            // broken as that of the others, and it is not known yet.
+            let heard = agent.attached && now < agent.heard + self.timing.silence_limit / 2;
+            let count = unheard.entry(&agent.identity.pool).or_insert(Some(0));
+            *count = if heard { None } else { count.map(|count| count + 1) };
+        }
+        let lost = unheard
+            .into_iter()
+            .filter(|(_, count)| count.is_some_and(|count| count > 1));
+        lost.map(|(pool, _)| Arc::clone(pool)).collect()
+    }
+
+    /// Until when an agent is told as it is, if it is not heard before.
+    fn patience(&self, agent: &Agent<S>) -> Clock {
+        match (agent.lost, agent.broken) {
+            (Some(again), _) => again,
+            (None, Some(broken)) => broken + self.timing.disconnect_grace,
+            (None, None) => agent.heard + self.timing.silence_limit,
+        }
+    }
+
+    /// The time until `now` passed without anything being heard here, because this process stood still: nobody's patience
+    /// has to suffer from it.
+    pub fn stood_still(&mut self, now: Clock, time: Duration) {
+        let later = |clock: Clock| (clock + time).min(now);
+        for agent in self.agents.values_mut().map(Arc::make_mut) {
+            agent.heard = later(agent.heard);
+            agent.broken = agent.broken.map(later);
+            agent.lost = agent.lost.map(|again| again + time);
+        }
+    }
+
+    /// It is known of somebody who serves, were it by address alone.
+    pub const fn somebody(&mut self, now: Clock) {
+        if self.first.is_none() {
+            self.first = Some(now);
+        }
+    }
+
+    /// When [`Fleet::tick`], [`Fleet::waited`] or [`Fleet::synced`] will next have something to say, if nothing happens before.
     #[must_use]
     pub fn next_deadline(&self, now: Clock) -> Option<Clock> {
-        let sync = (!self.synced(now)).then_some(self.timing.sync_window);
-        let agents = self.agents.values().map(|a| match a.broken {
-            Some(broken) => broken + self.timing.disconnect_grace,
-            None => a.heard + self.timing.silence_limit,
-        });
-        agents.chain(sync).min()
+        let start = [self.timing.sync_window, self.sync_end()];
+        let start = start.into_iter().filter(|end| *end > now);
+        self.agents.values().map(|a| self.patience(a)).chain(start).min()
     }
 
-    /// Whether the sync window is over, so that the fleet may be published.
+    /// Whether agents that are well have had the time to come after the start.
+    #[must_use]
+    pub fn waited(&self, now: Clock) -> bool {
+        now >= self.timing.sync_window
+    }
+
+    /// Whether the fleet may be published: the others have had the time to come after the first, or nobody has come for long.
     #[must_use]
     pub fn synced(&self, now: Clock) -> bool {
-        now >= self.timing.sync_window
+        now >= self.sync_end()
+    }
+
+    fn sync_end(&self) -> Clock {
+        let window = self.timing.sync_window;
+        let longest = window * WINDOWS_FOR_NOBODY;
+        self.first.map_or(longest, |first| (first + window).min(longest))
     }
 
     /// The agent of that id.

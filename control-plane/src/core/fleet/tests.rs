@@ -54,10 +54,10 @@ fn a_broken_stream_changes_nothing_within_the_grace_and_everything_after() {
     fleet.state(ms(0), Session(1), Phase::Ready, ());
     fleet.detach(ms(3000), Session(1));
     assert_eq!(fleet.next_deadline(ms(3000)), Some(ms(3500)));
-    assert!(fleet.tick(ms(3499)).is_empty());
+    assert_eq!(fleet.tick(ms(3499)), Passed::default());
     assert_eq!(told(&fleet), [("a", Told::Healthy)]);
     assert!(!fleet.agents().next().unwrap().attached);
-    assert_eq!(fleet.tick(ms(3500)), ["a"]);
+    assert_eq!(fleet.tick(ms(3500)).gone, ["a"]);
     assert_eq!(told(&fleet), []);
 }
 
@@ -83,7 +83,7 @@ fn an_agent_that_comes_back_within_the_grace_never_left() {
         [("a", Told::Healthy)],
         "its last word holds until the next"
     );
-    assert!(fleet.tick(ms(10_000)).is_empty());
+    assert_eq!(fleet.tick(ms(10_000)), Passed::default());
 }
 
 #[test]
@@ -128,20 +128,119 @@ fn silence_counts_as_a_broken_stream_and_a_word_ends_it() {
     let mut fleet = Fleet::new(TIMING);
     fleet.attach(ms(0), Session(1), identity("a", 1));
     fleet.state(ms(1000), Session(1), Phase::Ready, ());
-    assert!(fleet.tick(ms(16_000)).is_empty());
+    assert_eq!(fleet.tick(ms(16_000)), Passed::default());
     assert!(!fleet.agents().next().unwrap().attached);
     assert!(fleet.state(ms(16_100), Session(1), Phase::Ready, ()));
-    assert!(fleet.tick(ms(16_600)).is_empty());
-    assert_eq!(fleet.tick(ms(31_600)), ["a"], "limit and grace are both over");
+    assert_eq!(fleet.tick(ms(16_600)), Passed::default());
+    assert_eq!(fleet.tick(ms(31_600)).gone, ["a"], "limit and grace are both over");
 }
 
 #[test]
 fn nothing_is_published_before_the_sync_window_is_over() {
-    let fleet: Fleet<()> = Fleet::new(TIMING);
-    assert!(!fleet.synced(ms(1999)));
+    let mut fleet: Fleet<()> = Fleet::new(TIMING);
+    fleet.attach(ms(100), Session(1), identity("a", 1));
+    fleet.state(ms(100), Session(1), Phase::Ready, ());
+    assert!(!fleet.synced(ms(2099)), "the others have as long as the first");
     assert_eq!(fleet.next_deadline(ms(0)), Some(ms(2000)));
-    assert!(fleet.synced(ms(2000)));
-    assert_eq!(fleet.next_deadline(ms(2000)), None);
+    assert_eq!(fleet.next_deadline(ms(2000)), Some(ms(2100)));
+    assert!(fleet.waited(ms(2000)) && fleet.synced(ms(2100)));
+    assert_eq!(fleet.next_deadline(ms(2100)), Some(ms(15_100)), "its silence");
+}
+
+#[test]
+fn a_fleet_of_which_nobody_has_come_is_published_late() {
+    let mut fleet: Fleet<()> = Fleet::new(TIMING);
+    assert!(fleet.waited(ms(2000)) && !fleet.synced(ms(9999)) && fleet.synced(ms(10_000)));
+    assert_eq!(fleet.next_deadline(ms(2000)), Some(ms(10_000)));
+    assert_eq!(fleet.next_deadline(ms(10_000)), None);
+    // Somebody who comes just before does not put it off further, and one by address counts as well.
+    fleet.somebody(ms(9500));
+    assert!(fleet.synced(ms(10_000)));
+    let mut fleet: Fleet<()> = Fleet::new(TIMING);
+    fleet.somebody(ms(300));
+    assert!(fleet.synced(ms(2300)));
+}
+
+/// So many agents, ready at zero.
+fn ready(count: u16) -> Fleet<()> {
+    let mut fleet = Fleet::new(TIMING);
+    for n in 1..=count {
+        fleet.attach(ms(0), Session(n.into()), identity(&n.to_string(), n));
+        fleet.state(ms(0), Session(n.into()), Phase::Ready, ());
+    }
+    fleet
+}
+
+#[test]
+fn agents_that_are_lost_all_at_once_are_told_as_before_and_one_that_is_lost_alone_is_not() {
+    let mut fleet = ready(3);
+    for n in 1..=3 {
+        fleet.state(ms(5000), Session(n), Phase::Ready, ());
+    }
+    fleet.detach(ms(6000), Session(1));
+    assert_eq!(fleet.tick(ms(6500)).gone, ["1"], "the others have been heard since");
+    // The second breaks off, and the third has not said anything since about that time: it is silent, as it turns out.
+    fleet.detach(ms(13_000), Session(2));
+    let passed = fleet.tick(ms(13_500));
+    assert_eq!((passed.gone, passed.lost), (vec![], vec!["2".to_owned()]));
+    fleet.tick(ms(20_000));
+    assert_eq!(fleet.tick(ms(20_500)).lost, ["3"]);
+    assert_eq!(told(&fleet), [("2", Told::Healthy), ("3", Told::Healthy)]);
+    assert!(fleet.agents().all(|agent| agent.lost()));
+    // One of them is back: the other is given up when it is looked at again.
+    assert_eq!(
+        fleet.attach(ms(21_000), Session(4), identity("2", 2)),
+        [Displaced::SameId]
+    );
+    fleet.state(ms(21_000), Session(4), Phase::Ready, ());
+    fleet.state(ms(34_000), Session(4), Phase::Ready, ());
+    assert_eq!(fleet.tick(ms(35_500)).gone, ["3"]);
+    assert_eq!(told(&fleet), [("2", Told::Healthy)]);
+}
+
+#[test]
+fn who_is_lost_for_very_long_is_forgotten_and_who_said_that_it_goes_is_not_lost() {
+    let mut fleet = ready(3);
+    fleet.state(ms(0), Session(3), Phase::Draining, ());
+    for n in 1..=3 {
+        fleet.detach(ms(10), Session(n));
+    }
+    let passed = fleet.tick(ms(510));
+    assert_eq!(
+        (passed.gone, passed.lost),
+        (vec!["3".to_owned()], vec!["1".to_owned(), "2".to_owned()])
+    );
+    let mut now = ms(510);
+    while now < LOST_AT_MOST + ms(10) {
+        assert_eq!(fleet.tick(now), Passed::default(), "said once");
+        now = fleet.next_deadline(now).unwrap();
+    }
+    assert_eq!(fleet.tick(now).gone, ["1", "2"]);
+    assert_eq!(fleet.next_deadline(now), None);
+}
+
+#[test]
+fn the_only_one_of_a_pool_is_forgotten_when_it_breaks_off() {
+    let mut fleet = ready(1);
+    fleet.detach(ms(10), Session(1));
+    assert_eq!(fleet.tick(ms(510)).gone, ["1"]);
+}
+
+#[test]
+fn nobody_suffers_from_this_process_standing_still() {
+    let mut fleet = ready(2);
+    fleet.state(ms(4000), Session(2), Phase::Ready, ());
+    fleet.detach(ms(4900), Session(1));
+    // From 5 s to 65 s nothing was heard here.
+    fleet.stood_still(ms(65_000), ms(60_000));
+    assert_eq!(fleet.tick(ms(65_000)), Passed::default());
+    assert_eq!(
+        fleet.next_deadline(ms(65_000)),
+        Some(ms(65_400)),
+        "what was left of the grace"
+    );
+    assert_eq!(fleet.tick(ms(65_400)).gone, ["1"]);
+    assert_eq!(fleet.next_deadline(ms(65_400)), Some(ms(79_000)));
 }
 
 #[derive(Clone, Debug)]
@@ -187,12 +286,16 @@ proptest! {
             addresses.sort();
             addresses.dedup();
             prop_assert_eq!(addresses.len(), all);
+            let lost: Vec<_> = fleet.agents().filter(|a| a.lost()).collect();
+            prop_assert!(lost.iter().all(|a| !a.attached && a.told() == Told::Healthy));
             if let Some(deadline) = fleet.next_deadline(now) {
                 prop_assert!(deadline > now);
             }
             prop_assert!(fleet.agents().all(|a| a.told() == Told::None || a.state.is_some()));
         }
-        fleet.tick(now + ms(15_500));
+        fleet.tick(now + ms(15_000));
+        let forgotten = now + ms(15_000) + LOST_AT_MOST;
+        fleet.tick(forgotten);
         prop_assert_eq!(fleet.agents().count(), 0, "everybody was silent for long enough");
     }
 }

@@ -179,6 +179,13 @@ impl Agent {
         self.tasks[0].abort();
     }
 
+    /// It is cut off from its control planes, and serves on.
+    pub fn part(&self) {
+        for link in &self.tasks[1..] {
+            link.abort();
+        }
+    }
+
     pub fn be(&self, mode: Mode) {
         *self.mode.lock().unwrap() = mode;
     }
