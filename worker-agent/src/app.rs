@@ -201,7 +201,7 @@ pub async fn build(loaded: &Loaded<Config>, sources: Sources) -> anyhow::Result<
     };
     let work = state::Work {
         demand: demand.clone(),
-        max_projects: config.worker.qgis.max_projects,
+        configured: Current::new(state::Configured::of(config)),
     };
     let (publish, agent_state) = watch::channel(AgentState::default());
     let (names, pinned) = watch::channel(Vec::new());
@@ -222,6 +222,7 @@ pub async fn build(loaded: &Loaded<Config>, sources: Sources) -> anyhow::Result<
         storage,
         every,
         shutdown_grace: shutdown_grace.clone(),
+        told: work.configured.clone(),
         metrics: Arc::clone(&metrics),
     };
     let configured = serve::settings::Settings::new(loaded, sources, Box::new(parts), Arc::clone(&metrics));

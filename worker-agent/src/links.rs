@@ -54,7 +54,7 @@ pub fn links(
         data_address: reached(&fleet.advertise_http, http, "fleet.advertise_http")?,
         grpc_address: reached(&fleet.advertise_grpc, grpc, "fleet.advertise_grpc")?,
         version: env!("CARGO_PKG_VERSION").into(),
-        longest_timeout: config.server.longest_timeout() + config.worker.cancel_timeout,
+        longest_timeout: config.longest_timeout(),
     };
     let dial = config.dial()?;
     let ways = endpoints.into_iter().map(|endpoint| Way {

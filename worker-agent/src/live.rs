@@ -19,6 +19,7 @@ use crate::serve::catalog::Catalog;
 use crate::serve::metrics::Metrics;
 use crate::serve::plugins::Plugins;
 use crate::serve::settings::Parts;
+use crate::serve::state::Configured;
 
 /// Everything that can be checked of a configuration without starting anything.
 ///
@@ -85,6 +86,8 @@ pub struct Live {
     pub every: watch::Sender<Duration>,
     /// How long requests may run on after SIGTERM.
     pub shutdown_grace: Current<Duration>,
+    /// What control planes are told of the configuration.
+    pub told: Current<Configured>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -107,6 +110,8 @@ impl Parts for Live {
         if after.logging.level != before.logging.level {
             telemetry::set_level(&after.logging.level).map_err(|problem| invalid("logging.level", problem))?;
         }
+        // First, so that Envoy waits longer before requests may take longer.
+        self.told.set(Configured::of(after));
         self.metrics.set_failure_limit(policy.max_failure_pressure);
         self.supervisor.adopt(policy, loading(after));
         // What was set by `resize` stays unless the configured number changes.

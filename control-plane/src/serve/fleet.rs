@@ -83,7 +83,7 @@ impl FleetPort {
         desired.mark_changed();
         // An agent that does not read is heard all the same; when it reads again, it gets what then holds.
         let (mut news, mut pins_news, mut calls_news) = (false, false, false);
-        let mut pins_told = None;
+        let (mut pins_told, mut said_longest) = (None, None);
         loop {
             let update = tokio::select! {
                 () = self.stop.cancelled() => return Err(Status::unavailable("the control plane stops, attach again")),
@@ -155,6 +155,10 @@ impl FleetPort {
                 Some(None) => continue,
             };
             let phase = phase_of(&state)?;
+            let longest = longest(state.longest_timeout).map_err(Status::invalid_argument)?;
+            if !longest.is_zero() && said_longest.replace(longest) != Some(longest) {
+                self.tell(Event::Takes(session, longest)).await?;
+            }
             self.tell(Event::Said(session, phase, Box::new(state), replaced.clone()))
                 .await?;
         }
@@ -229,10 +233,7 @@ fn identity_of(hello: AgentHello) -> Result<Identity, String> {
             "data_address `{address}` is no IP address and port, set fleet.advertise_http to one such as 10.0.0.7:23457"
         )
     })?;
-    let longest_timeout = Duration::try_from_secs_f64(hello.longest_timeout)
-        .ok()
-        .filter(|time| *time <= LONGEST_TIMEOUT)
-        .ok_or_else(|| format!("longest_timeout {} is no time up to a day", hello.longest_timeout))?;
+    let longest_timeout = longest(hello.longest_timeout)?;
     let AgentHello {
         agent_id: id,
         pool,
@@ -248,6 +249,14 @@ fn identity_of(hello: AgentHello) -> Result<Identity, String> {
         version,
         longest_timeout,
     })
+}
+
+/// The longest that any request may take at an agent, as it says it; zero when it does not.
+fn longest(seconds: f64) -> Result<Duration, String> {
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|time| *time <= LONGEST_TIMEOUT)
+        .ok_or_else(|| format!("longest_timeout {seconds} is no time up to a day"))
 }
 
 fn phase_of(state: &AgentState) -> Result<Phase, Status> {

@@ -47,6 +47,8 @@ pub enum Event {
     Attached(Session, Identity),
     /// It said how it stands. The stream is cancelled when it no longer speaks for an agent.
     Said(Session, Phase, Box<AgentState>, CancellationToken),
+    /// It said the longest that any request may take there.
+    Takes(Session, Duration),
     /// It said what it is asked for.
     Asked(Session, Asked),
     /// It said what it has against a request.
@@ -356,6 +358,7 @@ impl Owner {
                     );
                 }
             }
+            Event::Takes(session, longest) => self.news |= self.fleet.takes(session, longest),
             Event::Asked(session, asked) => {
                 if let Some(agent) = self.fleet.by(session) {
                     self.balancer.hear(&agent.identity, asked);

@@ -304,10 +304,12 @@ async fn envoy_waits_as_long_as_the_kind_of_request_or_the_agent_needs() {
     let posted = stack.post("/?MAP=/w", "text/xml", "<GetFeature/>").await;
     assert_eq!(posted.status, 200);
     drop(agents);
-    // An agent that may take longer than all that is configured.
-    let slow = Agent::patient("slow", "default", stack.config.fleet.listen, 40.0);
+    // An agent that may take longer than all that is configured: it says so when it comes, and when its configuration changes.
+    let slow = Agent::patient("slow", "default", stack.config.fleet.listen, 0.1);
     stack.until_healthy("pool/default", 1).await;
+    assert!(stack.page("/metrics").await.contains("graticule_cp_timeouts_raised 0"));
     slow.be(Mode::Slow(Duration::from_millis(1500)));
+    slow.tell(|state| state.longest_timeout = 40.0);
     crate::stack::until("a longer timeout", async || {
         stack.get("/?MAP=/w&SERVICE=WMS&REQUEST=GetMap").await.status == 200
     })

@@ -190,6 +190,12 @@ impl Config {
         seconds("server.shutdown_grace_period", self.server.shutdown_grace_period)
     }
 
+    /// The longest that any request may take, in seconds, the time to stop a late one included.
+    #[must_use]
+    pub fn longest_timeout(&self) -> f64 {
+        self.server.longest_timeout() + self.worker.cancel_timeout
+    }
+
     /// How long the agent waits for pinned projects before it is ready without them.
     ///
     /// # Errors

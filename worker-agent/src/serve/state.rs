@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use graticule_daemon::current::Current;
 use graticule_daemon::ready::Readiness;
 use graticule_proto::v1::qgis_admin_server::QgisAdminServer;
 use graticule_proto::v1::qgis_server_server::QgisServerServer;
@@ -18,6 +19,7 @@ use super::standing::{Standing, Word};
 use crate::adapters::demand::DemandHandle;
 use crate::adapters::fleet_pins::FleetPinsHandle;
 use crate::adapters::supervisor::{Status, Supervisor};
+use crate::config::Config;
 
 /// The pins, and for how long after the start their absence counts.
 #[derive(Debug, Clone)]
@@ -37,8 +39,28 @@ pub struct Pins {
 pub struct Work {
     /// What requests ask for.
     pub demand: DemandHandle,
+    /// What of the configuration is told.
+    pub configured: Current<Configured>,
+}
+
+/// What is told of the configuration as it is now.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Configured {
     /// How many projects each worker keeps besides pinned ones.
     pub max_projects: usize,
+    /// The longest that any request may take, in seconds, the time to stop a late one included.
+    pub longest_timeout: f64,
+}
+
+impl Configured {
+    /// What is told of this configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self {
+            max_projects: config.worker.qgis.max_projects,
+            longest_timeout: config.longest_timeout(),
+        }
+    }
 }
 
 /// What is known of pins besides what the pool knows.
@@ -165,8 +187,10 @@ pub async fn follow(
             let young = started.elapsed() < pins.patience;
             let mut state = agent_state(&status, &standing.get(), &known, young);
             state.wait_seconds = work.demand.wait_seconds();
-            let places = status.view.capacity.saturating_mul(work.max_projects);
+            let configured = work.configured.get();
+            let places = status.view.capacity.saturating_mul(configured.max_projects);
             state.places = u32::try_from(places).unwrap_or(u32::MAX);
+            state.longest_timeout = configured.longest_timeout;
             if !young && state.missing_pins != missed {
                 missed.clone_from(&state.missing_pins);
                 if !missed.is_empty() {

@@ -268,6 +268,18 @@ impl<S: Clone> Fleet<S> {
         true
     }
 
+    /// An agent's configuration has changed: the longest that any request may take there. True when that is news.
+    pub fn takes(&mut self, session: Session, longest_timeout: Duration) -> bool {
+        let before = self.by(session).map(|agent| agent.identity.longest_timeout);
+        if before.is_none_or(|before| before == longest_timeout) {
+            return false;
+        }
+        if let Some(agent) = self.by_mut(session) {
+            agent.identity.longest_timeout = longest_timeout;
+        }
+        true
+    }
+
     /// A stream has ended, whatever the reason. That of a replaced agent changes nothing.
     pub fn detach(&mut self, now: Clock, session: Session) {
         if let Some(agent) = self.by_mut(session).filter(|a| a.attached) {

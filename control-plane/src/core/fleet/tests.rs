@@ -99,6 +99,16 @@ fn what_a_replaced_stream_says_is_not_heard() {
 }
 
 #[test]
+fn what_an_agent_may_take_is_as_it_said_last() {
+    let (mut fleet, minute) = (ready(2), Duration::from_secs(60));
+    assert!(fleet.takes(Session(1), minute));
+    assert!(!fleet.takes(Session(1), minute), "no news");
+    assert!(!fleet.takes(Session(7), minute), "nobody's stream");
+    let takes: Vec<_> = fleet.agents().map(|a| a.identity.longest_timeout).collect();
+    assert_eq!(takes, [minute, Duration::ZERO]);
+}
+
+#[test]
 fn an_agent_that_moved_must_say_its_state_anew() {
     let mut fleet = Fleet::new(TIMING);
     fleet.attach(ms(0), Session(1), identity("a", 1));
