@@ -192,7 +192,7 @@ impl Metrics {
             )?,
             config_refused: gauge(
                 CONFIG_REFUSED,
-                "1 while the configuration file, as it is now, is refused (0 or 1).",
+                "1 while the configuration file, as it is now, or what another control plane has set is refused (0 or 1).",
             )?,
             store_writes: registered(
                 registry,

@@ -58,7 +58,7 @@ pub async fn keep_quarantine(store: Store, mut quarantine: watch::Receiver<Arc<Q
 /// Takes over what other control planes have changed in a store that they share. What cannot be read leaves everything as
 /// it is.
 pub async fn follow(store: Store, keeper: Keeper, live: Live, metrics: Metrics, stop: CancellationToken) {
-    let mut trouble = Trouble::default();
+    let (mut trouble, mut back) = (Trouble::default(), Trouble::default());
     loop {
         tokio::select! {
             () = store.changed() => {}
@@ -69,8 +69,15 @@ pub async fn follow(store: Store, keeper: Keeper, live: Live, metrics: Metrics, 
             Ok((pins, settings)) => {
                 trouble.over("the store answers again");
                 metrics.store_away.set(0);
-                keeper.adopt(pins).await;
-                live.adopt(settings).await;
+                let pins = keeper.adopt(pins).await;
+                let settings = live.adopt(settings).await;
+                match pins.and(settings) {
+                    Ok(()) => back.over("the store has what is known here again"),
+                    Err(error) => back.say(
+                        &error,
+                        "pins or settings in the store are older than those that count here",
+                    ),
+                }
             }
             Err(error) => {
                 trouble.say(

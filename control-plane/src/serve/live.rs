@@ -4,13 +4,14 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use graticule_daemon::config::{Change, diff, redacted, set_to_hidden};
 use graticule_daemon::telemetry;
 use graticule_proto::v1::{FleetConfig, FleetConfigChange, FleetConfigKeyChange};
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, oneshot};
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::hub::{Event, Hub};
@@ -18,7 +19,8 @@ use crate::adapters::envoy::{self, Member};
 use crate::adapters::fragment_files;
 use crate::adapters::layers::{Base, Layers, Whole};
 use crate::adapters::secrets::Secrets;
-use crate::adapters::store::{Store, StoreError};
+use crate::adapters::store::{Kind, Store, StoreError};
+use crate::config::Config;
 use crate::core::fleet::Told;
 use crate::core::settings::{Settings, fixed};
 use crate::metrics::Metrics;
@@ -28,6 +30,10 @@ const REMEMBERED: usize = 100;
 
 /// How often a change of settings is tried that other control planes get in the way of.
 const TRIES: usize = 5;
+
+/// How long after settings of another control plane were refused they are tried again by themselves. What stood in their way
+/// may be a file of a certificate, which nobody watches before it counts; a try reads files and makes every view.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Why the configuration is looked at again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +80,26 @@ struct State {
     settings: Settings,
     whole: Whole,
     log: VecDeque<FleetConfigChange>,
-    /// Settings of another control plane that cannot be used here, so that this is said once.
-    unusable: u64,
+    /// Settings of another control plane that cannot be used here, until they can be or others take their place.
+    refused: Option<Refused>,
+    /// What was read last cannot be used.
+    unreadable: bool,
+}
+
+impl State {
+    /// The latest revision of settings that the store is known to have had.
+    fn known(&self) -> u64 {
+        let refused = self.refused.as_ref().map_or(0, |refused| refused.settings.revision);
+        refused.max(self.settings.revision)
+    }
+}
+
+/// Settings that are in the store and do not count here.
+struct Refused {
+    settings: Settings,
+    /// Why; said once as long as it stays the same.
+    problem: String,
+    tried: Instant,
 }
 
 /// A change that can be made.
@@ -106,7 +130,8 @@ impl Live {
             settings,
             whole,
             log: VecDeque::new(),
-            unusable: 0,
+            refused: None,
+            unreadable: false,
         });
         Self(Arc::new(Inner {
             layers,
@@ -134,21 +159,10 @@ impl Live {
             let mut state = live.0.state.lock().await;
             let layers = live.0.layers.clone();
             let read = tokio::task::spawn_blocking(move || layers.read()).await;
-            let whole = match read {
-                Ok(Ok(base)) => base.with(&state.settings).map(|whole| (base, whole)),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(error) => Err(error.to_string()),
-            };
-            let judged = whole.and_then(|(base, whole)| Ok((live.judge(&state.whole, &whole)?, base, whole)));
-            let refused = judged.is_err();
-            live.0.metrics.config_refused.set(i64::from(refused));
-            match judged {
-                Ok((judged, base, whole)) => {
-                    state.base = base;
-                    live.apply(&mut state, whole, &judged).await;
-                    live.tell(&mut state, cause, Ok(judged.changes))
-                }
-                Err(problem) => live.tell(&mut state, cause, Err(problem)),
+            match read {
+                Ok(Ok(base)) => live.lay(&mut state, cause, base).await,
+                Ok(Err(error)) => live.refuse(&mut state, cause, error.to_string()),
+                Err(error) => live.refuse(&mut state, cause, error.to_string()),
             }
         });
         done.await.unwrap_or_else(|error| FleetConfigChange {
@@ -157,6 +171,49 @@ impl Live {
             problem: error.to_string(),
             ..FleetConfigChange::default()
         })
+    }
+
+    /// Lays the settings over what was read: those of another control plane that were refused before, when they go with it, else
+    /// those that count.
+    async fn lay(&self, state: &mut State, cause: Cause, base: Base) -> FleetConfigChange {
+        if let Some(settings) = state.refused.as_ref().map(|refused| refused.settings.clone()) {
+            match self.fit(state, &base, &settings) {
+                Ok((judged, whole)) => {
+                    (state.base, state.settings, state.refused) = (base, settings, None);
+                    state.unreadable = false;
+                    return self.accept(state, cause, whole, judged).await;
+                }
+                Err(problem) => state.refused = Some(refused(settings, problem)),
+            }
+        }
+        let (judged, whole) = match self.fit(state, &base, &state.settings) {
+            Ok(good) => good,
+            Err(problem) => return self.refuse(state, cause, problem),
+        };
+        (state.base, state.unreadable) = (base, false);
+        // Whoever asks is to hear why what another control plane has set still does not count.
+        if let Some(problem) = state.refused.as_ref().filter(|_| judged.changes.is_empty()) {
+            let problem = problem.in_the_store();
+            state.whole = whole;
+            return self.tell(state, cause, Err(problem));
+        }
+        self.accept(state, cause, whole, judged).await
+    }
+
+    async fn accept(&self, state: &mut State, cause: Cause, whole: Whole, judged: Judged) -> FleetConfigChange {
+        self.apply(state, whole, &judged).await;
+        self.tell(state, cause, Ok(judged.changes))
+    }
+
+    fn refuse(&self, state: &mut State, cause: Cause, problem: String) -> FleetConfigChange {
+        state.unreadable = true;
+        self.tell(state, cause, Err(problem))
+    }
+
+    /// The whole that settings make of what was read, when it can take the place of the one that counts.
+    fn fit(&self, state: &State, base: &Base, settings: &Settings) -> Result<(Judged, Whole), String> {
+        let whole = base.with(settings)?;
+        Ok((self.judge(&state.whole, &whole)?, whole))
     }
 
     /// Changes the settings by a merge patch, in the store and here; or says what that would do.
@@ -179,13 +236,22 @@ impl Live {
         let mut state = self.0.state.lock().await;
         let mut tries = 0..TRIES;
         loop {
-            let settings = state.settings.patched(patch);
-            let whole = state.base.with(&settings);
-            let judged = whole.and_then(|whole| Ok((self.judge(&state.whole, &whole)?, whole)));
-            let (judged, whole) = match judged {
+            // What another control plane has set is changed too when it does not count here: else it could never be put right
+            // from here.
+            let there = state.refused.as_ref();
+            let before = there.map_or(&state.settings, |refused| &refused.settings);
+            let (settings, known) = (before.patched(patch), before.revision);
+            let (judged, whole) = match self.fit(&state, &state.base, &settings) {
                 Ok(good) => good,
-                Err(problem) if validate_only => return Err(Status::invalid_argument(problem)),
                 Err(problem) => {
+                    let problem = match there {
+                        Some(refused) if refused.problem == problem => refused.in_the_store(),
+                        Some(refused) => format!("{problem}; {}", refused.in_the_store()),
+                        None => problem,
+                    };
+                    if validate_only {
+                        return Err(Status::invalid_argument(problem));
+                    }
                     let told = self.tell(&mut state, Cause::Set, Err(problem));
                     return Err(Status::invalid_argument(format!(
                         "nothing was changed: {}",
@@ -196,20 +262,21 @@ impl Live {
             if validate_only {
                 return Ok(record(Cause::Set, "valid", "", &judged.changes));
             }
-            if settings == state.settings {
-                return Ok(self.tell(&mut state, Cause::Set, Ok(judged.changes)));
+            if settings.revision == known {
+                (state.settings, state.refused) = (settings, None);
+                return Ok(self.accept(&mut state, Cause::Set, whole, judged).await);
             }
             match self.0.store.save_settings(&settings).await {
                 Ok(()) => {
-                    state.settings = settings;
-                    self.apply(&mut state, whole, &judged).await;
-                    return Ok(self.tell(&mut state, Cause::Set, Ok(judged.changes)));
+                    (state.settings, state.refused) = (settings, None);
+                    return Ok(self.accept(&mut state, Cause::Set, whole, judged).await);
                 }
                 // Another control plane was first: its settings count here first, then the change is made to them.
                 Err(StoreError::Conflict { .. }) if tries.next().is_some() => {
                     let there = self.0.store.settings().await;
                     let there = there.map_err(|error| Status::failed_precondition(error.to_string()))?;
-                    self.take_over(&mut state, there).await;
+                    let taken = self.take_over(&mut state, there).await;
+                    taken.map_err(|error| Status::failed_precondition(format!("nothing was changed: {error}")))?;
                 }
                 Err(error) => {
                     let told = self.tell(&mut state, Cause::Set, Err(error.to_string()));
@@ -222,28 +289,46 @@ impl Live {
         }
     }
 
-    /// Another control plane may have changed the settings in the store that both share.
-    pub async fn adopt(&self, settings: Settings) {
+    /// Another control plane may have changed the settings in the store that both share. What was refused is tried again after a
+    /// while.
+    ///
+    /// # Errors
+    /// When the store has gone back behind what is known here; that counts still.
+    pub async fn adopt(&self, mut settings: Settings) -> Result<(), StoreError> {
         let mut state = self.0.state.lock().await;
-        self.take_over(&mut state, settings).await;
+        if settings.revision < state.known() {
+            // It may have been read just before a change of our own.
+            settings = self.0.store.settings().await?;
+        }
+        let is_early = |refused: &Refused| refused.settings == settings && refused.tried.elapsed() < TRY_AGAIN;
+        if state.refused.as_ref().is_some_and(is_early) {
+            return Ok(());
+        }
+        self.take_over(&mut state, settings).await
     }
 
-    async fn take_over(&self, state: &mut State, settings: Settings) {
-        if settings.revision <= state.settings.revision.max(state.unusable) {
-            return;
+    async fn take_over(&self, state: &mut State, settings: Settings) -> Result<(), StoreError> {
+        self.0
+            .store
+            .still_has(Kind::Settings, settings.revision, state.known())?;
+        if settings.revision == state.settings.revision {
+            return Ok(());
         }
-        let whole = state.base.with(&settings);
-        match whole.and_then(|whole| Ok((self.judge(&state.whole, &whole)?, whole))) {
+        let refused_then = state.refused.as_ref();
+        match self.fit(state, &state.base, &settings) {
             Ok((judged, whole)) => {
-                state.settings = settings;
-                self.apply(state, whole, &judged).await;
-                self.tell(state, Cause::Store, Ok(judged.changes));
+                (state.settings, state.refused) = (settings, None);
+                self.accept(state, Cause::Store, whole, judged).await;
             }
             Err(problem) => {
-                state.unusable = settings.revision;
-                self.tell(state, Cause::Store, Err(problem));
+                let is_known = refused_then.is_some_and(|then| then.settings == settings && then.problem == problem);
+                state.refused = Some(refused(settings, problem.clone()));
+                if !is_known {
+                    self.tell(state, Cause::Store, Err(problem));
+                }
             }
         }
+        Ok(())
     }
 
     /// What a change would change; or why it must not be made.
@@ -272,12 +357,7 @@ impl Live {
     /// Makes it count.
     async fn apply(&self, state: &mut State, whole: Whole, judged: &Judged) {
         if !judged.changes.is_empty() {
-            let level = &whole.config.logging.level;
-            if *level != state.whole.config.logging.level
-                && let Err(problem) = telemetry::set_level(level)
-            {
-                tracing::error!(problem, "the level of the log stays as it was");
-            }
+            heed_level(&state.whole.config, &whole.config);
             let (counts, counted) = oneshot::channel();
             // When the hub has stopped, so will everything.
             if self
@@ -318,6 +398,8 @@ impl Live {
                 record(cause, "refused", &problem, &[])
             }
         };
+        let next_start_fails = state.unreadable || state.refused.is_some();
+        self.0.metrics.config_refused.set(i64::from(next_start_fails));
         self.0.metrics.config_changes.with_label_values(&[&told.result]).inc();
         state.log.push_front(told.clone());
         state.log.truncate(REMEMBERED);
@@ -338,6 +420,35 @@ impl Live {
     /// What has become of changes, the latest first.
     pub async fn log(&self) -> Vec<FleetConfigChange> {
         self.0.state.lock().await.log.iter().cloned().collect()
+    }
+}
+
+/// Has the log begin to say more, or less.
+pub fn heed_level(before: &Config, after: &Config) {
+    let level = &after.logging.level;
+    if *level != before.logging.level
+        && let Err(problem) = telemetry::set_level(level)
+    {
+        tracing::error!(problem, "the level of the log stays as it was");
+    }
+}
+
+impl Refused {
+    fn in_the_store(&self) -> String {
+        format!(
+            "what another control plane has set (revision {} in the store) cannot be used here: {}; repair that here, or set \
+             it otherwise",
+            self.settings.revision, self.problem
+        )
+    }
+}
+
+fn refused(settings: Settings, problem: String) -> Refused {
+    let tried = Instant::now();
+    Refused {
+        settings,
+        problem,
+        tried,
     }
 }
 
@@ -365,3 +476,6 @@ fn record(cause: Cause, result: &str, problem: &str, changes: &[Change]) -> Flee
         changes: changes.collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

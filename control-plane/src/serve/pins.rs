@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::hub::{Event, Hub};
-use crate::adapters::store::{Store, StoreError};
+use crate::adapters::store::{Kind, Store, StoreError};
 use crate::core::pins::{Desired, Key, Pins, State, Wished, Words};
 
 /// For how long progress is told.
@@ -82,13 +82,27 @@ impl Keeper {
         self.change(move |desired| desired.without(&key)).await
     }
 
-    /// Another control plane has changed what is desired, in the store that both share.
-    pub async fn adopt(&self, desired: Desired) {
+    /// Another control plane may have changed what is desired, in the store that both share.
+    ///
+    /// # Errors
+    /// When the store has gone back behind what is known here; that counts still.
+    pub async fn adopt(&self, mut desired: Desired) -> Result<(), StoreError> {
         let mut kept = self.kept.lock().await;
-        if desired.revision > kept.desired.revision {
+        if desired.revision < kept.desired.revision {
+            // It may have been read just before a change of our own.
+            desired = kept.store.pins().await?;
+        }
+        self.take_over(&mut kept, desired).await
+    }
+
+    async fn take_over(&self, kept: &mut Kept, desired: Desired) -> Result<(), StoreError> {
+        let known = kept.desired.revision;
+        kept.store.still_has(Kind::Pins, desired.revision, known)?;
+        if desired.revision > known {
             kept.desired = desired.clone();
             self.hub.tell(Event::Desired(desired)).await;
         }
+        Ok(())
     }
 
     async fn change(
@@ -127,8 +141,8 @@ impl Keeper {
                 // Another control plane was first: the change is made to what it has left.
                 Err(StoreError::Conflict { .. }) if tries.next().is_some() => {
                     let there = kept.store.pins().await.map_err(|error| refused(&error))?;
-                    kept.desired = there.clone();
-                    self.hub.tell(Event::Desired(there)).await;
+                    let taken = self.take_over(&mut kept, there).await;
+                    taken.map_err(|error| refused(&error))?;
                 }
                 Err(error) => return Err(refused(&error)),
             }

@@ -119,6 +119,23 @@ pub enum StoreError {
 /// What a store held.
 #[derive(Clone, Debug, Default)]
 pub struct Contents {
+    /// It has lost changes that were in it.
+    #[error(
+        "the store {place} has revision {there} of the {}, and {known} was known here: it was put back, or a failover has lost \
+         changes. What is known here goes on to count. Stop all control planes, delete its row `identity` and start them: what is in \
+         the store counts then",
+        kind.name()
+    )]
+    WentBack {
+        /// The database, without its password.
+        place: String,
+        /// What has gone back.
+        kind: Kind,
+        /// Its revision.
+        there: u64,
+        /// The revision that was there.
+        known: u64,
+    },
     /// Whose revisions these are: the same for all that share the store. `None` where nobody else can, so that each run may
     /// count as a store of its own: what is there at its start is what is meant, older revisions from a copy too.
     pub identity: Option<String>,
@@ -246,6 +263,23 @@ impl Store {
 
     /// Puts the quarantine there. Where others write as well, what they know is kept.
     ///
+    /// Looks at a revision that was read.
+    ///
+    /// # Errors
+    /// When it is before one that was known.
+    pub fn still_has(&self, kind: Kind, there: u64, known: u64) -> Result<(), StoreError> {
+        if there >= known {
+            return Ok(());
+        }
+        let place = self.to_string();
+        Err(StoreError::WentBack {
+            place,
+            kind,
+            there,
+            known,
+        })
+    }
+
     /// # Errors
     /// When it cannot be written.
     pub async fn save_quarantine(&self, quarantine: &Quarantine) -> Result<(), StoreError> {

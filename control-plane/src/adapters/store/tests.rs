@@ -186,3 +186,12 @@ async fn a_database_that_cannot_be_used_is_named_without_its_password() {
     let odd = cannot("postgresql://fleet:hush@db/maps?colour=green").await;
     assert!(odd.contains("store.url") && odd.contains("correct it"), "{odd}");
 }
+
+#[tokio::test]
+async fn a_revision_before_a_known_one_is_said_with_the_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path()).await.unwrap();
+    assert!(store.still_has(Kind::Pins, 7, 7).is_ok() && store.still_has(Kind::Pins, 8, 7).is_ok());
+    let said = store.still_has(Kind::Pins, 6, 7).unwrap_err().to_string();
+    assert!(said.contains("revision 6 of the pins, and 7 was known here"), "{said}");
+}
