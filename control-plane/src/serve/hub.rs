@@ -68,8 +68,9 @@ pub enum Event {
     /// From now on this configuration counts, with what its files of certificates have; it has been found good. The answer comes
     /// when it does.
     Configure(Arc<Config>, Secrets, oneshot::Sender<()>),
-    /// Files of certificates have changed.
-    Renewed(Secrets),
+    /// Files of certificates have changed: what was in them when they were looked at, and what is now. It does not count when the
+    /// first is no longer what counts, for another configuration has come meanwhile and its files were read with it.
+    Renewed(Secrets, Secrets),
     /// What the store had of the quarantine, or another control plane put there.
     Remembered(Box<Quarantine>),
     /// Its stream has ended.
@@ -407,9 +408,11 @@ impl Owner {
                 // Whoever asked may have gone.
                 let _ = counts.send(());
             }
-            Event::Renewed(secrets) => {
-                self.renew.send_replace(secrets);
-                self.published = None;
+            Event::Renewed(before, secrets) => {
+                if *self.renew.borrow() == before {
+                    self.renew.send_replace(secrets);
+                    self.published = None;
+                }
             }
             Event::Remembered(before) => {
                 self.quarantine_changed |= self.quarantine.remember(Instant::now().into_std(), &before);

@@ -48,7 +48,7 @@ pub async fn follow(hub: Hub, gauges: Gauges, stop: CancellationToken) {
             gauges.usable(key, true);
             tracing::info!(used_for = key, "certificates were read again, Envoys are told");
         }
-        if !hub.tell(Event::Renewed(looked.secrets)).await {
+        if !hub.tell(Event::Renewed(secrets, looked.secrets)).await {
             return;
         }
         // It counts as soon as the hub has heard it, and is looked at again from there.
