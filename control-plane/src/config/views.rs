@@ -30,6 +30,10 @@ pub struct View {
     pub rest_listen: Option<SocketAddr>,
 }
 
+/// How many pools all views may have together, each counted once for each view that gets it: so many clusters and routes are made
+/// anew with every change of the configuration, and told.
+pub const MOST_POOLS: usize = 10_000;
+
 /// What in a view cannot be used, and what to change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableView {
@@ -38,6 +42,15 @@ pub enum UnusableView {
         "`views.{0}`: the view's name cannot be used, take letters, digits, `-`, `_` and `.`; `{DEFAULT}` is what Envoys of no view get"
     )]
     Name(String),
+    /// More than Envoys can sensibly be told.
+    #[error(
+        "`views`: all views together have {found} pools, counted once for each view that gets them, and at most {MOST_POOLS} can be \
+         had; name fewer pools in `views.NAME.pools`, or merge views"
+    )]
+    TooMany {
+        /// How many there are.
+        found: usize,
+    },
     /// A view that no Envoy has.
     #[error(
         "`views.{0}.nodes` is empty or has an empty entry, name the Envoys (node.id) that it is for, or remove the view"
@@ -80,6 +93,16 @@ impl Config {
     /// The first thing in them that cannot be used.
     pub(super) fn check_views(&self) -> Result<(), UnusableView> {
         let pools = self.effective_pools();
+        if !self.views.is_empty() {
+            let of = |view: &View| match view.pools.len() {
+                0 => pools.len(),
+                named => named.min(pools.len()),
+            };
+            let found = pools.len() + self.views.values().map(of).sum::<usize>();
+            if found > MOST_POOLS {
+                return Err(UnusableView::TooMany { found });
+            }
+        }
         let mut seen = BTreeSet::new();
         for (name, view) in &self.views {
             if !is_plain_name(name) || name == DEFAULT {
@@ -113,9 +136,16 @@ impl Config {
     /// configuration itself.
     #[must_use]
     pub fn by_view(&self) -> BTreeMap<String, Self> {
+        // What each view has of its own is put in, and nothing copied for all that few have.
+        let bare = Self {
+            views: BTreeMap::new(),
+            fragments: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            ..self.clone()
+        };
+        let pools = self.effective_pools();
         let of = |name: &str, view: &View| {
-            let mut config = self.clone();
-            config.views.clear();
+            let mut config = bare.clone();
             config.fragments = fragments::of_view(&self.fragments, name);
             if let Some(listen) = view.listen {
                 config.front.listen = listen;
@@ -127,10 +157,12 @@ impl Config {
                 config.rest.listen = listen;
             }
             config.rest.enabled &= self.rest.is_for(name);
-            if !view.pools.is_empty() {
-                config.pools = self.effective_pools().into_owned();
-                config.pools.retain(|pool, _| view.pools.contains(pool));
-            }
+            config.pools = if view.pools.is_empty() {
+                self.pools.clone()
+            } else {
+                let named = view.pools.iter().filter_map(|pool| pools.get_key_value(pool));
+                named.map(|(pool, settings)| (pool.clone(), settings.clone())).collect()
+            };
             config
         };
         let mut all: BTreeMap<String, Self> = self
@@ -191,6 +223,25 @@ mod tests {
             let said = with(&views).check().unwrap_err().to_string();
             assert!(said.contains(says), "{said}");
         }
+    }
+
+    #[test]
+    fn more_pools_in_views_than_can_be_told_are_refused_with_the_bound() {
+        let mut config = with(&[]);
+        let view = |node: usize, pools: &[&str]| {
+            let view = View {
+                nodes: vec![node.to_string()],
+                pools: pools.iter().map(|pool| (*pool).to_owned()).collect(),
+                ..View::default()
+            };
+            (format!("view-{node}"), view)
+        };
+        // Two for those of no view.
+        config.views = (1..MOST_POOLS / 2).map(|node| view(node, &[])).collect();
+        assert_eq!(config.check(), Ok(()));
+        config.views.extend([view(0, &["a"])]);
+        let said = config.check().unwrap_err().to_string();
+        assert!(said.contains("10001 pools") && said.contains("at most 10000"), "{said}");
     }
 
     #[test]

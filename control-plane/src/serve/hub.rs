@@ -17,7 +17,7 @@ use super::balance::{Asked, Balancer};
 use super::discovery::Found;
 use super::pace::Pace;
 use super::pins;
-use crate::adapters::envoy::{self, Made, Member, Raised, Unfit};
+use crate::adapters::envoy::{self, Made, Member, Raised};
 use crate::adapters::secrets::Secrets;
 use crate::config::Config;
 use crate::core::fleet::{Agent, Displaced, Fleet, Identity, Phase, Session, Told};
@@ -57,8 +57,8 @@ pub enum Event {
     Cleared(Session, String, Duration),
     /// An operator clears a fingerprint here (empty: all) and is told how many entries there were.
     Clear(String, oneshot::Sender<usize>),
-    /// Somebody wants to know what Envoys would be told with another configuration, which was checked.
-    Preview(Box<Config>, oneshot::Sender<Result<Views, Vec<Unfit>>>),
+    /// Somebody wants to know of which agents Envoys are told.
+    Members(oneshot::Sender<Vec<Member>>),
     /// Somebody wants to know which agents serve what.
     Placements(oneshot::Sender<ListPlacementsReply>),
     /// Agents are at these addresses that cannot register by themselves.
@@ -417,9 +417,7 @@ impl Owner {
             Event::Remembered(before) => {
                 self.quarantine_changed |= self.quarantine.remember(Instant::now().into_std(), &before);
             }
-            Event::Preview(config, answer) => {
-                // Files that another configuration names are looked at when it is applied.
-                let secrets = Secrets::unread(&config, &self.renew.borrow());
+            Event::Members(answer) => {
                 // Whoever asked may have gone.
                 let _ = answer.send(envoy::views(&config, &self.members(), &secrets));
             }
