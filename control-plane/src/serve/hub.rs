@@ -3,7 +3,7 @@
 //! is known of requests that kill workers, and how agents stand with the fleet's pins. A changed configuration comes to it as one
 //! event more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use super::pins;
 use crate::adapters::envoy::{self, Made, Member, Raised};
 use crate::adapters::secrets::Secrets;
 use crate::config::Config;
-use crate::core::fleet::{Agent, Displaced, Fleet, Identity, Phase, Session, Told};
+use crate::core::fleet::{Agent, Clock, Displaced, Fleet, Identity, Phase, Session, Told};
 use crate::core::pins::{Desired, Pins, Wished};
 use crate::core::quarantine::{News, Quarantine, Report};
 use crate::core::views::Views;
@@ -33,6 +33,9 @@ const COALESCE: Duration = Duration::from_millis(2);
 
 /// How long after agents were told of the quarantine they are told again, unless a request has just come to be refused.
 const SPREAD: Duration = Duration::from_millis(10);
+
+/// How long it is not said again that two agents have one id.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// Events on their way to the hub. An agent's stream that fills it waits; nothing is dropped.
 const QUEUE: usize = 256;
@@ -137,6 +140,7 @@ impl Hub {
             wish,
             show_pins,
             balancer: Balancer::default(),
+            twins: Twins::default(),
             found: Found::new(),
             config,
             configure,
@@ -187,6 +191,8 @@ struct Owner {
     wish: watch::Sender<Arc<Wished>>,
     show_pins: watch::Sender<Arc<Pins>>,
     balancer: Balancer,
+    /// Ids that two agents have.
+    twins: Twins,
     /// Where agents are that cannot register by themselves.
     found: Found,
     config: Arc<Config>,
@@ -316,7 +322,10 @@ impl Owner {
                     self.balancer.want_all_now();
                     self.somebody_left = true;
                     match displaced {
-                        Displaced::SameId => tracing::info!(agent, "agent came again"),
+                        Displaced::SameId { elsewhere: Some(other) } if self.twins.is_news(clock, agent) => {
+                            tracing::warn!(agent, %address, %other, "two agents call themselves the same and displace each other, so one of them gets nothing; set worker.name of each to its own");
+                        }
+                        Displaced::SameId { .. } => tracing::info!(agent, "agent came again"),
                         Displaced::SameAddress { id, attached: true } => {
                             tracing::warn!(agent, other = id, %address, "two agents claim one address, the later counts; set fleet.advertise_http of each to its own");
                         }
@@ -419,7 +428,7 @@ impl Owner {
             }
             Event::Members(answer) => {
                 // Whoever asked may have gone.
-                let _ = answer.send(envoy::views(&config, &self.members(), &secrets));
+                let _ = answer.send(self.members());
             }
             Event::Detached(session) => self.fleet.detach(clock, session),
         }
@@ -556,6 +565,25 @@ impl Owner {
     }
 }
 
+/// When it was last said of an id that two agents have it: they displace each other every few seconds.
+#[derive(Debug, Default)]
+struct Twins(BTreeMap<String, Clock>);
+
+impl Twins {
+    /// Whether it is to be said now.
+    fn is_news(&mut self, now: Clock, agent: &str) -> bool {
+        self.0.retain(|_, said| now < *said + SAY_AGAIN);
+        let is_news = !self.0.contains_key(agent);
+        if is_news {
+            self.0.insert(agent.to_owned(), now);
+        }
+        is_news
+    }
+}
+
 fn count_of(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,10 @@ const LOST_AT_MOST: Duration = Duration::from_secs(600);
 /// and one that was there before has been spared the time that agents may take to find back.
 const WINDOWS_FOR_NOBODY: u32 = 5;
 
+/// Within this time every agent that lives says something: they say how they stand every five seconds. One whose machine was lost
+/// may come again elsewhere before its stream is known to be broken, but not so soon.
+const HEARD_LATELY: Duration = Duration::from_secs(7);
+
 /// The limits of the fleet's patience.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
@@ -161,7 +165,11 @@ impl<S> Agent<S> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Displaced {
     /// The same agent came again, on a new stream.
-    SameId,
+    SameId {
+        /// The data address of the one before, when that is another one, was attached and has just been heard: two living
+        /// agents have one id.
+        elsewhere: Option<SocketAddr>,
+    },
     /// Another agent, now forgotten, had the same data address.
     SameAddress {
         /// The id of the one forgotten.
@@ -233,8 +241,11 @@ impl<S: Clone> Fleet<S> {
             }
         }
         let before = self.forget(&identity.id);
-        if before.is_some() {
-            displaced.push(Displaced::SameId);
+        if let Some(before) = &before {
+            let elsewhere = before.identity.data_address;
+            let lives = before.attached && now <= before.heard + HEARD_LATELY;
+            let elsewhere = (lives && elsewhere != identity.data_address).then_some(elsewhere);
+            displaced.push(Displaced::SameId { elsewhere });
         }
         // A state goes with an address: an agent that moved starts anew.
         let state = before
@@ -333,9 +344,8 @@ impl<S: Clone> Fleet<S> {
     fn lost_pools(&self, now: Clock) -> BTreeSet<Arc<str>> {
         let mut unheard: BTreeMap<&Arc<str>, Option<usize>> = BTreeMap::new();
         for agent in self.agents.values().filter(|a| a.told() == Told::Healthy) {
-            // Agents say how they stand several times within the limit. Half of it without a word: its stream may be as
-            // broken as that of the others, and it is not known yet.
-            let heard = agent.attached && now < agent.heard + self.timing.silence_limit / 2;
+            // Without a word for longer its stream may be as broken as that of the others, and it is not known yet.
+            let heard = agent.attached && now < agent.heard + HEARD_LATELY;
             let count = unheard.entry(&agent.identity.pool).or_insert(Some(0));
             *count = if heard { None } else { count.map(|count| count + 1) };
         }

@@ -77,7 +77,10 @@ fn an_agent_that_comes_back_within_the_grace_never_left() {
     fleet.attach(ms(0), Session(1), identity("a", 1));
     fleet.state(ms(0), Session(1), Phase::Ready, ());
     fleet.detach(ms(100), Session(1));
-    assert_eq!(fleet.attach(ms(200), Session(2), identity("a", 1)), [Displaced::SameId]);
+    assert_eq!(
+        fleet.attach(ms(200), Session(2), identity("a", 1)),
+        [Displaced::SameId { elsewhere: None }]
+    );
     assert_eq!(
         told(&fleet),
         [("a", Told::Healthy)],
@@ -308,4 +311,24 @@ proptest! {
         fleet.tick(forgotten);
         prop_assert_eq!(fleet.agents().count(), 0, "everybody was silent for long enough");
     }
+}
+
+#[test]
+fn two_living_agents_of_one_id_are_told_from_one_that_moved() {
+    let elsewhere = |heard: u64, detached: bool, again: u16| {
+        let mut fleet = Fleet::new(TIMING);
+        fleet.attach(ms(0), Session(1), identity("a", 1));
+        fleet.state(ms(heard), Session(1), Phase::Ready, ());
+        if detached {
+            fleet.detach(ms(10_000), Session(1));
+        }
+        match &fleet.attach(ms(10_100), Session(2), identity("a", again))[..] {
+            [Displaced::SameId { elsewhere }] => elsewhere.map(|address| address.port()),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(elsewhere(9_000, false, 2), Some(1));
+    assert_eq!(elsewhere(9_000, false, 1), None, "a new stream of the same");
+    assert_eq!(elsewhere(9_000, true, 2), None, "it had gone");
+    assert_eq!(elsewhere(1_000, false, 2), None, "its machine was lost");
 }

@@ -40,3 +40,12 @@ async fn a_renewal_of_what_no_longer_counts_changes_nothing() {
     hub.tell(Event::Renewed(renewed, first)).await;
     assert_eq!(heard().await, other);
 }
+
+#[test]
+fn two_agents_of_one_id_are_said_once_a_minute() {
+    let mut twins = Twins::default();
+    let at = Duration::from_secs;
+    assert!(twins.is_news(at(0), "a"));
+    assert!(!twins.is_news(at(59), "a") && twins.is_news(at(59), "b"));
+    assert!(twins.is_news(at(60), "a") && !twins.is_news(at(60), "b"));
+}
