@@ -33,7 +33,7 @@ use super::discovery;
 use super::fleet::FleetPort;
 use super::hub::{Event, Hub};
 use super::keeping;
-use super::live::Live;
+use super::live::{Live, heed_level};
 use super::pins::Keeper;
 use super::proxy::Proxy;
 use super::renewing;
@@ -165,6 +165,8 @@ pub async fn build_from(layers: Layers) -> Result<Bound, BuildError> {
         secrets,
         desired.clone(),
         metrics.clone(),
+    // The log was begun with what stands below the settings.
+    heed_level(&config, &whole.config);
         synced,
         stop.clone(),
     );
@@ -355,4 +357,29 @@ fn run_id() -> String {
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
     format!("{:x}-{:x}", std::process::id(), since.as_nanos())
+}
+
+#[cfg(test)]
+mod tests {
+    use graticule_daemon::telemetry;
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_level_that_was_set_counts_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let nowhere: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let mut config = Config::default();
+        (config.xds.listen, config.fleet.listen, config.status.listen) = (nowhere, nowhere, nowhere);
+        config.store.dir = dir.path().to_owned();
+        config.logging.level = "error".to_owned();
+        telemetry::init(&config.logging).unwrap();
+        assert!(!tracing::enabled!(tracing::Level::WARN));
+        let kept = json!({"format": 1, "revision": 1, "settings": {"logging": {"level": "warn"}}});
+        std::fs::write(dir.path().join("settings.json"), kept.to_string()).unwrap();
+        let bound = build(config).await.unwrap();
+        assert!(tracing::enabled!(tracing::Level::WARN));
+        bound.stop().await;
+    }
 }
