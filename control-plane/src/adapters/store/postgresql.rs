@@ -216,7 +216,7 @@ where
 }
 
 /// How connections are secured: not at all over a Unix socket, over loopback, or where `sslmode=disable` says so; else with the
-/// server's certificate checked, its host name too.
+/// server's certificate checked, its host name too. An address (`hostaddr`) goes before the name that stands beside it.
 fn secured(config: &mut Config, settings: &StoreConfig) -> Result<Option<MakeRustlsConnect>, String> {
     let near = config.get_hosts().iter().all(|host| match host {
         Host::Unix(_) => true,
@@ -231,6 +231,7 @@ fn secured(config: &mut Config, settings: &StoreConfig) -> Result<Option<MakeRus
         _ => config.ssl_mode(SslMode::Require),
     };
     let mut roots = rustls::RootCertStore::empty();
+    let near = near && config.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback);
     let file = &settings.ca_file;
     if file.as_os_str().is_empty() {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -303,4 +304,36 @@ fn chain(error: &tokio_postgres::Error) -> String {
         source = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_stays_on_this_machine_goes_unencrypted() {
+        let is_secured = |url: &str| {
+            let mut config: Config = url.parse().unwrap();
+            secured(&mut config, &StoreConfig::default()).unwrap().is_some()
+        };
+        for near in [
+            "host=localhost",
+            "host=127.0.0.1,::1",
+            "host=/run/postgresql",
+            "host=localhost hostaddr=127.0.0.1",
+            "host=db hostaddr=192.0.2.7 sslmode=disable",
+        ] {
+            assert!(!is_secured(near), "{near}");
+        }
+        for far in [
+            "host=db",
+            "host=localhost,db",
+            "host=localhost hostaddr=192.0.2.7",
+            "hostaddr=192.0.2.7",
+            "host=db hostaddr=127.0.0.1",
+            "host=localhost sslmode=require",
+        ] {
+            assert!(is_secured(far), "{far}");
+        }
+    }
 }
