@@ -23,6 +23,9 @@ use documents::{Document, Now};
 use files::Files;
 use postgresql::PostgreSql;
 
+/// How often a document is written that others get in the way of.
+const TRIES: usize = 5;
+
 /// What is kept. The three change at different rates and are worth differently, so none is written for another's sake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -323,12 +326,15 @@ impl Store {
                 Some(revision) => database.write(kind, revision, &documents::text(document, now)).await,
                 None => {
                     // Nobody counts its revisions: whoever comes second adds what the first has written.
-                    let (before, text) = database.read(kind).await?.unwrap_or_default();
-                    let mut both = document.clone();
-                    if !text.is_empty() {
-                        both.add(documents::parse(&text, now, &self.place_of(kind))?, now);
-                    }
-                    database.write(kind, before + 1, &documents::text(&both, now)).await
+                    let add = || async {
+                        let (before, text) = database.read(kind).await?.unwrap_or_default();
+                        let mut both = document.clone();
+                        if !text.is_empty() {
+                            both.add(documents::parse(&text, now, &self.place_of(kind))?, now);
+                        }
+                        database.write(kind, before + 1, &documents::text(&both, now)).await
+                    };
+                    despite_others(add).await
                 }
             },
         }
@@ -358,6 +364,20 @@ fn directory(configured: &Path, fleet_port: u16) -> Result<PathBuf, StoreError> 
         .filter(|path| path.is_absolute());
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
     let base = base.or_else(home).ok_or(StoreError::NoHome)?;
+/// Does it again when others got in the way, a few times: all of them write when they hear of the same.
+async fn despite_others<F>(once: impl Fn() -> F) -> Result<(), StoreError>
+where
+    F: Future<Output = Result<(), StoreError>>,
+{
+    for _ in 1..TRIES {
+        match once().await {
+            Err(StoreError::Conflict { .. }) => {}
+            done => return done,
+        }
+    }
+    once().await
+}
+
     Ok(base.join(format!("graticule-control-plane-{fleet_port}")))
 }
 

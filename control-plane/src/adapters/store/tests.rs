@@ -188,6 +188,27 @@ async fn a_database_that_cannot_be_used_is_named_without_its_password() {
 }
 
 #[tokio::test]
+async fn what_others_get_in_the_way_of_is_tried_again() {
+    let kind = Kind::Quarantine;
+    let conflicts = async |count: usize| {
+        let tries = std::sync::atomic::AtomicUsize::new(0);
+        let once = || async {
+            let before = tries.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            if before < count {
+                Err(StoreError::Conflict { kind })
+            } else {
+                Ok(())
+            }
+        };
+        let done = despite_others(once).await.is_ok();
+        (done, tries.into_inner())
+    };
+    assert_eq!(conflicts(0).await, (true, 1));
+    assert_eq!(conflicts(2).await, (true, 3));
+    assert_eq!(conflicts(100).await, (false, TRIES), "not for ever");
+}
+
+#[tokio::test]
 async fn a_revision_before_a_known_one_is_said_with_the_remedy() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path()).await.unwrap();
