@@ -19,7 +19,7 @@ use anyhow::Context as _;
 use check::ConfigArgs;
 use clap::{Parser, Subcommand};
 use control_plane::adapters::openapi;
-use control_plane::{BuildError, Config, Layers, build_from};
+use control_plane::{Config, Layers, build_from};
 use graticule_cli::exit::USAGE;
 use graticule_cli::{exit, pages};
 use graticule_daemon::client::Secured;
@@ -155,7 +155,7 @@ async fn serve(loaded: &Loaded<Config>, layers: Layers) -> anyhow::Result<ExitCo
     let bound = match build_from(layers).await {
         Ok(bound) => bound,
         // As for the configuration: it has to be repaired, and trying again is of no use.
-        Err(error @ (BuildError::Store(_) | BuildError::Config(_) | BuildError::Unusable(_))) => {
+        Err(error) if error.has_to_be_repaired() => {
             return Ok(fail(&check::located(loaded, &error.to_string()), USAGE));
         }
         Err(error) => return Err(error.into()),

@@ -77,6 +77,18 @@ pub enum BuildError {
     Internal(String),
 }
 
+impl BuildError {
+    /// Whether somebody has to repair something first, so that trying again is of no use.
+    #[must_use]
+    pub const fn has_to_be_repaired(&self) -> bool {
+        match self {
+            Self::Config(_) | Self::Unusable(_) => true,
+            Self::Store(error) => !error.may_pass(),
+            Self::Listen { .. } | Self::Internal(_) => false,
+        }
+    }
+}
+
 /// Where the control plane listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
@@ -153,6 +165,8 @@ pub async fn build_from(layers: Layers) -> Result<Bound, BuildError> {
              this configuration: {problem}; correct the configuration, or take it out of that document"
         ))
     })?;
+    // The log was begun with what stands below the settings.
+    heed_level(&config, &whole.config);
     let config = Arc::clone(&whole.config);
     let secrets = Secrets::read(&config, &secrets);
     let secrets = secrets.map_err(|problem| BuildError::Unusable(problem.to_string()))?;
@@ -165,8 +179,6 @@ pub async fn build_from(layers: Layers) -> Result<Bound, BuildError> {
         secrets,
         desired.clone(),
         metrics.clone(),
-    // The log was begun with what stands below the settings.
-    heed_level(&config, &whole.config);
         synced,
         stop.clone(),
     );

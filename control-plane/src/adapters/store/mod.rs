@@ -103,7 +103,15 @@ pub enum StoreError {
     /// No directory is configured and the user has none.
     #[error("store.dir is not set and there is no HOME: set it")]
     NoHome,
-    /// The database cannot be asked.
+    /// The database cannot be asked in the way that is configured, until somebody repairs one or the other.
+    #[error("the store {place}: {problem}")]
+    Unusable {
+        /// The database, without its password; or the key.
+        place: String,
+        /// What is wrong and what to change.
+        problem: String,
+    },
+    /// The database cannot be asked now.
     #[error("the store {place}: {problem}; what was known last goes on to count")]
     Away {
         /// The database, without its password.
@@ -111,17 +119,6 @@ pub enum StoreError {
         /// What is wrong and what to change.
         problem: String,
     },
-    /// Another control plane has changed the same since it was read.
-    #[error("another control plane has just changed the {} in the store, ask again", kind.name())]
-    Conflict {
-        /// What was to be written.
-        kind: Kind,
-    },
-}
-
-/// What a store held.
-#[derive(Clone, Debug, Default)]
-pub struct Contents {
     /// It has lost changes that were in it.
     #[error(
         "the store {place} has revision {there} of the {}, and {known} was known here: it was put back, or a failover has lost \
@@ -139,6 +136,25 @@ pub struct Contents {
         /// The revision that was there.
         known: u64,
     },
+    /// Another control plane has changed the same since it was read.
+    #[error("another control plane has just changed the {} in the store, ask again", kind.name())]
+    Conflict {
+        /// What was to be written.
+        kind: Kind,
+    },
+}
+
+impl StoreError {
+    /// Whether it may be over by itself, as when the database is just starting.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(self, Self::Away { .. })
+    }
+}
+
+/// What a store held.
+#[derive(Clone, Debug, Default)]
+pub struct Contents {
     /// Whose revisions these are: the same for all that share the store. `None` where nobody else can, so that each run may
     /// count as a store of its own: what is there at its start is what is meant, older revisions from a copy too.
     pub identity: Option<String>,
@@ -247,6 +263,23 @@ impl Store {
         self.read().await
     }
 
+    /// Looks at a revision that was read.
+    ///
+    /// # Errors
+    /// When it is before one that was known.
+    pub fn still_has(&self, kind: Kind, there: u64, known: u64) -> Result<(), StoreError> {
+        if there >= known {
+            return Ok(());
+        }
+        let place = self.to_string();
+        Err(StoreError::WentBack {
+            place,
+            kind,
+            there,
+            known,
+        })
+    }
+
     /// Puts this in the place of what was there, when that is the revision before; returns when a crash cannot take it any
     /// more.
     ///
@@ -266,23 +299,6 @@ impl Store {
 
     /// Puts the quarantine there. Where others write as well, what they know is kept.
     ///
-    /// Looks at a revision that was read.
-    ///
-    /// # Errors
-    /// When it is before one that was known.
-    pub fn still_has(&self, kind: Kind, there: u64, known: u64) -> Result<(), StoreError> {
-        if there >= known {
-            return Ok(());
-        }
-        let place = self.to_string();
-        Err(StoreError::WentBack {
-            place,
-            kind,
-            there,
-            known,
-        })
-    }
-
     /// # Errors
     /// When it cannot be written.
     pub async fn save_quarantine(&self, quarantine: &Quarantine) -> Result<(), StoreError> {
@@ -348,6 +364,20 @@ impl Store {
     }
 }
 
+/// Does it again when others got in the way, a few times: all of them write when they hear of the same.
+async fn despite_others<F>(once: impl Fn() -> F) -> Result<(), StoreError>
+where
+    F: Future<Output = Result<(), StoreError>>,
+{
+    for _ in 1..TRIES {
+        match once().await {
+            Err(StoreError::Conflict { .. }) => {}
+            done => return done,
+        }
+    }
+    once().await
+}
+
 /// A task that panicked; a defect of this program.
 fn broken(error: &tokio::task::JoinError) -> StoreError {
     let (path, source) = (PathBuf::new(), io::Error::other(error.to_string()));
@@ -364,20 +394,6 @@ fn directory(configured: &Path, fleet_port: u16) -> Result<PathBuf, StoreError> 
         .filter(|path| path.is_absolute());
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
     let base = base.or_else(home).ok_or(StoreError::NoHome)?;
-/// Does it again when others got in the way, a few times: all of them write when they hear of the same.
-async fn despite_others<F>(once: impl Fn() -> F) -> Result<(), StoreError>
-where
-    F: Future<Output = Result<(), StoreError>>,
-{
-    for _ in 1..TRIES {
-        match once().await {
-            Err(StoreError::Conflict { .. }) => {}
-            done => return done,
-        }
-    }
-    once().await
-}
-
     Ok(base.join(format!("graticule-control-plane-{fleet_port}")))
 }
 

@@ -72,7 +72,7 @@ impl PostgreSql {
     /// # Errors
     /// When the URL cannot be used, or the database does not answer or refuses.
     pub async fn open(settings: &StoreConfig) -> Result<Arc<Self>, StoreError> {
-        let mut config: Config = settings.url.parse().map_err(|error| StoreError::Away {
+        let mut config: Config = settings.url.parse().map_err(|error| StoreError::Unusable {
             place: "store.url".to_owned(),
             problem: format!("{}; correct it", chain(&error)),
         })?;
@@ -83,7 +83,7 @@ impl PostgreSql {
             .keepalives_interval(Duration::from_secs(10))
             .keepalives_retries(3);
         let place = place(&config);
-        let tls = secured(&mut config, settings).map_err(|problem| StoreError::Away {
+        let tls = secured(&mut config, settings).map_err(|problem| StoreError::Unusable {
             place: place.clone(),
             problem,
         })?;
@@ -155,6 +155,15 @@ impl PostgreSql {
         StoreError::Away { place, problem }
     }
 
+    fn failed(&self, error: &tokio_postgres::Error) -> StoreError {
+        let (place, problem) = (self.place.clone(), explain(error));
+        if may_pass(error) {
+            StoreError::Away { place, problem }
+        } else {
+            StoreError::Unusable { place, problem }
+        }
+    }
+
     /// The one connection, which is made when there is none.
     async fn client(&self) -> Result<Arc<Client>, StoreError> {
         let mut kept = self.connection.lock().await;
@@ -163,7 +172,7 @@ impl PostgreSql {
         }
         let made = tokio::time::timeout(PATIENCE, self.connect()).await;
         let made = made.map_err(|_| self.away(silence()))?;
-        let made = made.map_err(|error| self.away(explain(&error)))?;
+        let made = made.map_err(|error| self.failed(&error))?;
         Ok(Arc::clone(&kept.insert(made).client))
     }
 
@@ -172,13 +181,13 @@ impl PostgreSql {
         &self,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, StoreError> {
-        let problem = match tokio::time::timeout(PATIENCE, answer).await {
+        let error = match tokio::time::timeout(PATIENCE, answer).await {
             Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => explain(&error),
-            Err(_) => silence(),
+            Ok(Err(error)) => self.failed(&error),
+            Err(_) => self.away(silence()),
         };
         *self.connection.lock().await = None;
-        Err(self.away(problem))
+        Err(error)
     }
 
     async fn connect(&self) -> Result<Connection, tokio_postgres::Error> {
@@ -222,6 +231,7 @@ fn secured(config: &mut Config, settings: &StoreConfig) -> Result<Option<MakeRus
         Host::Unix(_) => true,
         Host::Tcp(name) => name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()),
     });
+    let near = near && config.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback);
     match config.get_ssl_mode() {
         SslMode::Disable => return Ok(None),
         SslMode::Prefer if near => {
@@ -231,7 +241,6 @@ fn secured(config: &mut Config, settings: &StoreConfig) -> Result<Option<MakeRus
         _ => config.ssl_mode(SslMode::Require),
     };
     let mut roots = rustls::RootCertStore::empty();
-    let near = near && config.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback);
     let file = &settings.ca_file;
     if file.as_os_str().is_empty() {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -270,6 +279,30 @@ fn silence() -> String {
         "no answer within {} s; see that it runs and can be reached",
         PATIENCE.as_secs()
     )
+}
+
+/// Whether an error may be over by itself: nobody answers, or the server is starting or stopping, has no room for one more, or
+/// only reads for as long as another one is the primary.
+fn may_pass(error: &tokio_postgres::Error) -> bool {
+    if let Some(said) = error.as_db_error() {
+        let class = said.code().code().get(..2).unwrap_or_default();
+        return ["08", "25", "40", "53", "57", "58"].contains(&class);
+    }
+    // What the library does not tell in any other way: no password is configured, or another kind of proof is asked for.
+    let text = error.to_string();
+    let is_ours = ["invalid configuration", "authentication error"]
+        .iter()
+        .any(|kind| text.starts_with(kind));
+    let mut source = error.source();
+    while let Some(inner) = source {
+        // A certificate that nobody vouches for, or of another name.
+        let io = inner.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData) {
+            return false;
+        }
+        source = inner.source();
+    }
+    !is_ours
 }
 
 /// An error in words, and what to change.
