@@ -60,11 +60,7 @@ async fn watch(live: Live) {
         let _ = tokio::time::timeout(LOOK_AGAIN, told.recv()).await;
         tokio::time::sleep(SETTLE).await;
         let now = contents(live.files().await);
-        // One that is away for a moment is about to come back.
-        let is_new = |(file, text): (&PathBuf, &Option<Vec<u8>>)| {
-            text.is_some() && known.get(file).is_some_and(|before| before != text)
-        };
-        let changed = now.iter().any(is_new);
+        let changed = differs(&known, &now);
         known = now
             .into_iter()
             .map(|(file, text)| {
@@ -78,6 +74,16 @@ async fn watch(live: Live) {
     }
 }
 
+/// What was read of files, those that could be.
+type Contents = BTreeMap<PathBuf, Option<Vec<u8>>>;
+
+/// Whether there is something to be read again. A file that was not known may have changed since it was first named; one that is
+/// away for a moment is about to come back.
+fn differs(known: &Contents, now: &Contents) -> bool {
+    now.iter()
+        .any(|(file, text)| text.is_some() && known.get(file) != Some(text))
+}
+
 fn dir_of(file: &Path) -> &Path {
     match file.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
@@ -85,10 +91,32 @@ fn dir_of(file: &Path) -> &Path {
     }
 }
 
-fn contents(files: Vec<PathBuf>) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+fn contents(files: Vec<PathBuf>) -> Contents {
     let read = |file: PathBuf| {
         let text = std::fs::read(&file).ok();
         (file, text)
     };
     files.into_iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_just_named_may_have_changed_since() {
+        let of = |files: &[(&str, Option<&str>)]| -> Contents {
+            let files = files.iter();
+            files
+                .map(|(file, text)| (PathBuf::from(file), text.map(|text| text.as_bytes().to_vec())))
+                .collect()
+        };
+        let known = of(&[("a", Some("1"))]);
+        assert!(!differs(&known, &known));
+        assert!(differs(&known, &of(&[("a", Some("2"))])));
+        assert!(!differs(&known, &of(&[("a", None)])), "away for a moment");
+        assert!(differs(&known, &of(&[("a", Some("1")), ("b", Some("1"))])), "new");
+        assert!(!differs(&known, &of(&[("a", Some("1")), ("b", None)])));
+        assert!(!differs(&known, &of(&[])), "no longer named");
+    }
 }
