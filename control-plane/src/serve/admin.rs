@@ -159,7 +159,7 @@ impl FleetAdmin for FleetPort {
         &self,
         request: Request<ListFleetCacheRequest>,
     ) -> Result<Response<Self::ListFleetCacheStream>, Status> {
-        let answers = self.each("ListCache", &request.into_inner().pool, &ListCacheRequest::default());
+        let answers = self.each("ListCache", &request.into_inner().pool, &ListCacheRequest::default())?;
         let told = answers.map(|(pool, agent_id, answer)| {
             let (cache, problem) = told::<ListCacheReply>(answer);
             Ok(AgentCache {
@@ -183,7 +183,7 @@ impl FleetAdmin for FleetPort {
             "" => Vec::new(),
             name => vec![pins::project(name)?.key().to_owned()],
         };
-        let answers = self.each("UpdateCache", &pool, &UpdateCacheRequest { projects });
+        let answers = self.each("UpdateCache", &pool, &UpdateCacheRequest { projects })?;
         let told = answers.map(|(pool, agent_id, answer)| {
             let (seen, problem) = told::<UpdateCacheReply>(answer);
             Ok(AgentUpdates {
@@ -203,7 +203,7 @@ impl FleetAdmin for FleetPort {
         request: Request<ListCatalogRequest>,
     ) -> Result<Response<Self::ListCatalogStream>, Status> {
         let ListCatalogRequest { pool, location } = request.into_inner();
-        let agents = attached(&self.hub.roster.borrow(), &pool);
+        let agents = attached(&self.hub.roster.borrow(), &pool)?;
         let (tell, told) = mpsc::channel(AHEAD);
         let switchboard = self.switchboard.clone();
         tokio::spawn(async move {
@@ -336,13 +336,13 @@ impl FleetPort {
         method: &str,
         pool: &str,
         question: &Q,
-    ) -> impl Stream<Item = (String, String, Result<R, Status>)> + Send + use<Q, R>
+    ) -> Result<impl Stream<Item = (String, String, Result<R, Status>)> + Send + use<Q, R>, Status>
     where
         Q: Message + Clone + 'static,
         R: Message + Default + 'static,
     {
         let path = format!("/graticule.v1.QgisAdmin/{method}");
-        let asked = attached(&self.hub.roster.borrow(), pool)
+        let asked = attached(&self.hub.roster.borrow(), pool)?
             .into_iter()
             .map(|(pool, agent)| {
                 let (switchboard, path, question) = (self.switchboard.clone(), path.clone(), question.clone());
@@ -354,7 +354,7 @@ impl FleetPort {
                     (pool, agent, answer)
                 }
             });
-        asked.collect::<FuturesUnordered<_>>()
+        Ok(asked.collect::<FuturesUnordered<_>>())
     }
 }
 
@@ -375,15 +375,22 @@ fn order(method: &'static str, request: &impl Message, until_ready: bool) -> Ord
 }
 
 /// Pools and ids of the agents that can be asked, of one pool or all.
-fn attached(roster: &Roster, pool: &str) -> Vec<(String, String)> {
+///
+/// # Errors
+/// When a pool is named of which nobody is there, as with orders: whoever has misspelt it is not to take that for done.
+fn attached(roster: &Roster, pool: &str) -> Result<Vec<(String, String)>, Status> {
     let attached = roster
         .iter()
         .filter(|agent| agent.attached)
         .map(|agent| &agent.identity);
-    attached
+    let meant: Vec<(String, String)> = attached
         .filter(|agent| pool.is_empty() || *agent.pool == *pool)
         .map(|agent| (agent.pool.to_string(), agent.id.to_string()))
-        .collect()
+        .collect();
+    if meant.is_empty() && !pool.is_empty() {
+        return Err(orders::nobody_of(roster, pool));
+    }
+    Ok(meant)
 }
 
 /// Why items were not all passed on.
@@ -459,7 +466,11 @@ fn record(agent: &Agent<AgentState>) -> AgentRecord {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use super::*;
+    use crate::core::fleet::{Fleet, Identity, Session, Timing};
 
     fn records(agents: &[(&str, &str)]) -> Records {
         let record = |(id, told): &(&str, &str)| {
@@ -473,6 +484,33 @@ mod tests {
             )
         };
         agents.iter().map(record).collect()
+    }
+
+    #[test]
+    fn a_pool_of_which_nobody_is_there_is_not_asked_in_vain() {
+        let timing = Timing {
+            disconnect_grace: Duration::from_secs(1),
+            sync_window: Duration::ZERO,
+            silence_limit: Duration::from_secs(15),
+        };
+        let mut fleet: Fleet<AgentState> = Fleet::new(timing);
+        let identity = Identity {
+            id: "a".into(),
+            pool: "maps".into(),
+            data_address: ([127, 0, 0, 1], 1).into(),
+            grpc_address: String::new(),
+            version: "0".to_owned(),
+            longest_timeout: Duration::ZERO,
+        };
+        fleet.attach(Duration::ZERO, Session(1), identity);
+        let roster: Roster = Arc::new(fleet.agents().cloned().collect());
+        let meant = [("maps".to_owned(), "a".to_owned())];
+        assert_eq!(attached(&roster, "").unwrap(), meant);
+        assert_eq!(attached(&roster, "maps").unwrap(), meant);
+        let refused = attached(&roster, "map").unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::NotFound);
+        assert_eq!(refused.message(), "no agent of pool `map` is attached; there are maps");
+        assert_eq!(attached(&Roster::default(), "").unwrap(), []);
     }
 
     #[test]

@@ -46,17 +46,13 @@ pub fn concerned(roster: &Roster, which: &FleetOrder) -> Result<Vec<String>, Sta
         .iter()
         .filter(|agent| agent.attached)
         .map(|agent| &agent.identity);
-    let known = |names: Vec<String>| match names.len() {
-        0 => "no agent is attached".to_owned(),
-        _ => format!("there are {}", names.join(", ")),
-    };
     match (!which.agent_id.is_empty(), !which.pool.is_empty(), which.all) {
         (true, false, false) => {
             if attached.clone().any(|agent| *agent.id == *which.agent_id) {
                 return Ok(vec![which.agent_id.clone()]);
             }
             let start: String = which.agent_id.chars().take(128).collect();
-            let known = known(attached.map(|agent| agent.id.to_string()).collect());
+            let known = known(&attached.map(|agent| agent.id.to_string()).collect::<Vec<_>>());
             Err(Status::not_found(format!("no agent `{start}` is attached; {known}")))
         }
         (false, true, false) => {
@@ -65,14 +61,7 @@ pub fn concerned(roster: &Roster, which: &FleetOrder) -> Result<Vec<String>, Sta
             if !agents.is_empty() {
                 return Ok(agents);
             }
-            let start: String = which.pool.chars().take(128).collect();
-            let mut pools: Vec<String> = attached.map(|agent| agent.pool.to_string()).collect();
-            pools.sort();
-            pools.dedup();
-            Err(Status::not_found(format!(
-                "no agent of pool `{start}` is attached; {}",
-                known(pools)
-            )))
+            Err(nobody_of(roster, &which.pool))
         }
         (false, false, true) => {
             let agents: Vec<String> = attached.map(|agent| agent.id.to_string()).collect();
@@ -85,6 +74,24 @@ pub fn concerned(roster: &Roster, which: &FleetOrder) -> Result<Vec<String>, Sta
             "say which agents are meant: exactly one of `agent_id`, `pool` and `all`",
         )),
     }
+}
+
+fn known(names: &[String]) -> String {
+    match names {
+        [] => "no agent is attached".to_owned(),
+        names => format!("there are {}", names.join(", ")),
+    }
+}
+
+/// That no agent of a pool is attached, and of which pools there are some.
+pub fn nobody_of(roster: &Roster, pool: &str) -> Status {
+    let start: String = pool.chars().take(128).collect();
+    let attached = roster.iter().filter(|agent| agent.attached);
+    let mut pools: Vec<String> = attached.map(|agent| agent.identity.pool.to_string()).collect();
+    pools.sort();
+    pools.dedup();
+    let known = known(&pools);
+    Status::not_found(format!("no agent of pool `{start}` is attached; {known}"))
 }
 
 /// Has agents carry out an order, and tells how each gets on.
