@@ -56,7 +56,7 @@ impl Kind {
     pub const fn referrers(self) -> &'static [Self] {
         match self {
             Self::Secret => &[Self::Cluster, Self::Listener],
-            Self::Cluster => &[Self::Route],
+            Self::Cluster => &[Self::Listener, Self::Route],
             Self::Endpoints => &[Self::Cluster],
             Self::Listener => &[],
             Self::Route => &[Self::Listener],

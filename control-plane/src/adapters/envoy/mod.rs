@@ -136,7 +136,8 @@ fn fixed(
     secrets: &Secrets,
 ) -> Result<Vec<(Kind, Resource)>, Vec<Inconsistency>> {
     let own = fragments::resources(config).map_err(|faulty| unfit(&faulty))?;
-    let filters = fragments::http_filters(config).map_err(|faulty| unfit(&faulty))?;
+    let own_filters = fragments::http_filters(config).map_err(|faulty| unfit(&faulty))?;
+    let filters = own_filters.filters;
     let clusters = pools.iter().map(|(pool, settings)| {
         let mut refs = vec![refers(Kind::Endpoints, cluster_name(pool))];
         refs.extend(tls::pool_secrets(pool, &settings.tls));
@@ -148,16 +149,18 @@ fn fixed(
     let secured = secured.map(|listener| {
         let mut refs = vec![refers(Kind::Route, FRONT.to_owned())];
         refs.extend(tls::front_secrets(config));
+        refs.extend(own_filters.refs.iter().cloned());
         (Kind::Listener, resource(listener.name.clone(), &listener, refs))
     });
     let secured: Vec<(Kind, Resource)> = secured.collect();
     let plain = listener::listener(config, &filters).map(|listener| {
-        // What leads to HTTPS has its one route with it.
-        let refs = (!config.front.leads_to_https()).then(|| refers(Kind::Route, FRONT.to_owned()));
-        (
-            Kind::Listener,
-            resource(FRONT.to_owned(), &listener, refs.into_iter().collect()),
-        )
+        // What leads to HTTPS has its one route with it, and no filters.
+        let mut refs = Vec::new();
+        if !config.front.leads_to_https() {
+            refs.push(refers(Kind::Route, FRONT.to_owned()));
+            refs.extend(own_filters.refs.iter().cloned());
+        }
+        (Kind::Listener, resource(FRONT.to_owned(), &listener, refs))
     });
     // A view may have fewer pools, and is not told of what belongs to others.
     let mentioned = pools
@@ -238,6 +241,7 @@ fn resource(name: String, message: &impl Message, refs: Vec<Reference>) -> Resou
 fn encoded(name: String, body: Vec<u8>, mut refs: Vec<Reference>) -> Resource {
     let body = Bytes::from(body);
     refs.sort();
+    refs.dedup();
     Resource {
         name,
         version: content_version(&body),

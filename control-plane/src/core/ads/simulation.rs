@@ -186,7 +186,13 @@ impl Model {
                 self.spoilt.remove(&name);
             }
             Kind::Route => drop(self.brought.take(&name)),
-            Kind::Listener => {}
+            // The first answers of the state of the world have everything there is, whatever became of clusters.
+            Kind::Listener if self.variant == Variant::World => {}
+            Kind::Listener => {
+                let mut named = resource.refs.iter().filter(|r| r.kind == Kind::Cluster);
+                let lacks = named.find(|r| self.of(Kind::Cluster).all(|cluster| cluster.name != r.name));
+                assert!(lacks.is_none(), "listener {name} names {lacks:?}, which is not there");
+            }
         }
         self.has.entry(kind).or_default().insert(name, resource);
     }
@@ -201,6 +207,10 @@ impl Model {
             self.spoilt.insert(name.to_owned());
         }
         if kind == Kind::Cluster {
+            let names = |r: &&Resource| r.refs.iter().any(|r| r.kind == kind && r.name == name);
+            let user = self.of(Kind::Listener).find(names);
+            let in_use = had && user.is_some() && self.variant == Variant::Delta;
+            assert!(!in_use, "cluster {name} is taken from {user:?}");
             self.warming.remove(name);
             self.usable.remove(name);
             self.populated.remove(name);
@@ -294,12 +304,12 @@ impl Model {
     }
 }
 
-/// Its version, the clusters that its routes lead to, and the secrets that it needs.
-type Front = (u8, Vec<usize>, Vec<usize>);
+/// Its version, the clusters that its routes lead to, and the secrets and clusters that its listener needs.
+type Front = (u8, Vec<usize>, Vec<usize>, Vec<usize>);
 
 /// Content in short: the versions of two secrets; for each of four clusters its version, that of its endpoints and the
 /// secrets it needs; for each of two listeners with their routes a version, the clusters that the routes lead to, and the
-/// secrets that the listener needs.
+/// secrets and clusters that the listener needs.
 #[derive(Clone, Debug)]
 struct Content {
     secrets: Vec<Option<u8>>,
@@ -360,13 +370,17 @@ impl Content {
             add(Kind::Endpoints, &name, version(*endpoints), Vec::new());
         }
         for (index, front) in self.fronts.iter().enumerate() {
-            let Some((number, leads_to, secrets)) = front else {
+            let Some((number, leads_to, secrets, named)) = front else {
                 continue;
             };
             let name = format!("f{index}");
-            let there = leads_to.iter().filter(|cluster| self.clusters[**cluster].is_some());
-            let refs = there.map(|cluster| (Kind::Cluster, format!("c{cluster}"))).collect();
+            let of = |clusters: &[usize]| -> Vec<(Kind, String)> {
+                let there = clusters.iter().filter(|cluster| self.clusters[**cluster].is_some());
+                there.map(|cluster| (Kind::Cluster, format!("c{cluster}"))).collect()
+            };
+            let refs = of(leads_to);
             let mut needed = needs(secrets);
+            needed.extend(of(named));
             needed.push((Kind::Route, name.clone()));
             add(Kind::Listener, &name, version(number / 2), needed);
             add(Kind::Route, &name, version(*number), refs);
@@ -381,7 +395,10 @@ fn content() -> impl Strategy<Value = Content> {
     };
     let secrets = prop::collection::vec(prop::option::of(0..4_u8), 2);
     let clusters = prop::collection::vec(prop::option::of((0..4_u8, 0..4_u8, some_of(2, 2))), 4);
-    let fronts = prop::collection::vec(prop::option::of((0..6_u8, some_of(4, 4), some_of(2, 3))), 2);
+    let fronts = prop::collection::vec(
+        prop::option::of((0..6_u8, some_of(4, 4), some_of(2, 3), some_of(4, 3))),
+        2,
+    );
     (secrets, clusters, fronts).prop_map(|(secrets, clusters, fronts)| Content {
         secrets,
         clusters,

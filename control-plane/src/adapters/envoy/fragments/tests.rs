@@ -100,15 +100,16 @@ fn what_envoy_documents_becomes_resources_beside_ours() {
     assert_eq!(listener.filter_chains[0].filters.len(), 1);
 
     // The filter is where the project is known, and before the agents.
-    let names: Vec<String> = super::super::listener::connection_manager(&config, http_filters(&config).unwrap())
-        .http_filters
-        .into_iter()
-        .map(|filter| filter.name)
-        .collect();
+    let names: Vec<String> =
+        super::super::listener::connection_manager(&config, http_filters(&config).unwrap().filters)
+            .http_filters
+            .into_iter()
+            .map(|filter| filter.name)
+            .collect();
     let at = |name: &str| names.iter().position(|other| other == name).unwrap();
     assert!(at("own.lua") > at(super::super::SCRIPT), "{names:?}");
     assert!(at("own.lua") < at("envoy.filters.http.buffer"), "{names:?}");
-    let filters = http_filters(&config).unwrap();
+    let filters = http_filters(&config).unwrap().filters;
     let Some(envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType::TypedConfig(any)) = &filters[0].config_type
     else {
         panic!("{filters:?}");
@@ -160,6 +161,59 @@ fn what_is_asked_for_over_the_same_stream_must_be_there() {
     assert!(said.contains("nowhere"), "{said}");
     let config = with(json!([listener("front"), listener("front")]), json!([]), json!([]));
     assert!(format!("{:?}", snapshot_of(&config).unwrap_err()).contains("Duplicate"));
+}
+
+#[test]
+fn what_filters_ask_for_over_the_same_stream_must_be_there() {
+    let asks_for = |secret: &str| {
+        json!([{
+            "name": "envoy.filters.http.credential_injector",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.oauth2.v3.OAuth2",
+                "config": {"credentials": {"token_secret": {
+                    "name": secret,
+                    "sds_config": {"ads": {}, "resource_api_version": "V3"},
+                }}},
+            },
+        }])
+    };
+    let mut config = with(json!([]), json!([]), asks_for("nobody"));
+    let said = format!("{:?}", snapshot(&config, &[], &Secrets::default()).unwrap_err());
+    assert!(said.contains("nobody"), "{said}");
+    // The same for HTTPS, where what only leads there has no filters.
+    config.front.tls.auto = true;
+    let secrets = Secrets::read(&config, &Secrets::default()).unwrap();
+    let said = format!("{:?}", snapshot(&config, &[], &secrets).unwrap_err());
+    assert!(said.contains("front-tls") && said.contains("nobody"), "{said}");
+    config.fragments = with(json!([]), json!([]), asks_for("front/certificate")).fragments;
+    assert!(snapshot(&config, &[], &secrets).is_ok());
+}
+
+#[test]
+fn listeners_mention_the_clusters_that_fragments_name() {
+    let script = "function envoy_on_request(h) h:httpCall(\"legacy\", {}, \"\", 1000) end";
+    let mut other = cluster();
+    other["name"] = json!("other");
+    let mirror = json!({
+        "name": "mirror",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+            "grpc_service": {"envoy_grpc": {"cluster_name": "pool/default"}},
+        },
+    });
+    let config = with(
+        json!([listener(9999)]),
+        json!([cluster(), other]),
+        json!([lua("own.lua", script), mirror]),
+    );
+    let snapshot = snapshot(&config, &[], &Secrets::default()).unwrap();
+    let named = |listener: &str| -> Vec<String> {
+        let listener = snapshot.get(Kind::Listener, listener).unwrap();
+        let clusters = listener.refs.iter().filter(|r| r.kind == Kind::Cluster);
+        clusters.map(|r| r.name.clone()).collect()
+    };
+    assert_eq!(named("side"), ["legacy"]);
+    assert_eq!(named("front"), ["legacy", "pool/default"]);
 }
 
 #[test]
@@ -275,6 +329,26 @@ fn each_mistake_is_named_where_it_stands() {
                 config
             },
             "9903 is the port of `rest.listen`",
+        ),
+        (
+            {
+                let mut config = with(json!([listener(9443)]), json!([]), json!([]));
+                config.front.tls.auto = true;
+                config.front.tls.listen = "0.0.0.0:9443".parse().unwrap();
+                config
+            },
+            "9443 is the port of `front.tls.listen`",
+        ),
+        (
+            {
+                let mut quic = listener(9443);
+                quic["address"]["socket_address"]["protocol"] = json!("UDP");
+                let mut config = with(json!([quic]), json!([]), json!([]));
+                (config.front.tls.auto, config.front.tls.http3) = (true, true);
+                config.front.tls.listen = "0.0.0.0:9443".parse().unwrap();
+                config
+            },
+            "9443 is the port of `front.tls.listen`",
         ),
     ] {
         let said = check(&config).unwrap_err().to_string();

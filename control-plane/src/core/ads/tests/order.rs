@@ -8,6 +8,7 @@ fn removals_wait_for_what_a_returning_client_still_uses() {
     peer.come_back(Kind::Cluster, &[], &[("a", "2"), ("old", "1")]);
     assert_eq!(peer.answers(), NOTHING);
     peer.come_back(Kind::Endpoints, &["a", "old"], &[("a", "2"), ("old", "1")]);
+    peer.come_back(Kind::Listener, &[], &[("web", "2")]);
     peer.come_back(Kind::Route, &["web"], &[("web", "1")]);
     assert_eq!(
         peer.answers(),
@@ -72,6 +73,27 @@ fn moved() -> Arc<Snapshot> {
         (Kind::Listener, "web", "1", &[(Kind::Route, "web")]),
         (Kind::Route, "web", "2", &[(Kind::Cluster, "b")]),
     ])
+}
+
+#[test]
+fn a_cluster_comes_before_a_listener_that_names_it_and_goes_after_it() {
+    let named = |cluster: &str, version: &str| {
+        let refs = [(Kind::Route, "web"), (Kind::Cluster, cluster)];
+        snapshot(&[
+            (Kind::Cluster, "a", "1", &[(Kind::Endpoints, "a")]),
+            (Kind::Cluster, cluster, "1", &[]),
+            (Kind::Endpoints, "a", "1", &[]),
+            (Kind::Listener, "web", version, &refs),
+            (Kind::Route, "web", "1", &[(Kind::Cluster, "a")]),
+        ])
+    };
+    let mut peer = attached(&named("auth", "1"));
+    peer.offer(&named("other", "2"));
+    assert_eq!(peer.answers(), ["cds other@1"], "the listener waits for what it names");
+    peer.acknowledge(Kind::Cluster);
+    assert_eq!(peer.answers(), ["lds web@2"], "what it named stays until it is taken");
+    peer.acknowledge(Kind::Listener);
+    assert_eq!(peer.settle(), ["cds -auth"]);
 }
 
 fn attached(snapshot: &Arc<Snapshot>) -> Peer {

@@ -166,6 +166,7 @@ fn routes_of_an_earlier_stream_keep_the_clusters_they_may_lead_to() {
     let mut peer = World::fresh(&two("2"));
     peer.come_back(Kind::Cluster, &[], &before.version(Kind::Cluster));
     peer.come_back(Kind::Endpoints, &["a", "b"], &before.version(Kind::Endpoints));
+    peer.come_back(Kind::Listener, &[], &before.version(Kind::Listener));
     peer.come_back(Kind::Route, &["web"], &before.version(Kind::Route));
     peer.acknowledge_all_but(Kind::Route);
     peer.offer(&moved());
