@@ -90,6 +90,8 @@ pub struct Resource {
     pub body: Bytes,
     /// What it mentions, sorted.
     pub refs: Arc<[Reference]>,
+    /// Whether its content may have something that is for clients alone, such as a private key.
+    pub confidential: bool,
 }
 
 /// Without its content, which may be a private key.
@@ -285,6 +287,7 @@ mod tests {
             version: "1".to_owned(),
             body: Bytes::new(),
             refs,
+            confidential: false,
         }
     }
 

@@ -96,6 +96,7 @@ mod tests {
                 version: version.to_owned(),
                 body: bytes::Bytes::new(),
                 refs: [].into(),
+                confidential: false,
             };
             Snapshot::new([(Kind::Cluster, cluster)]).unwrap()
         };

@@ -18,7 +18,6 @@ use tonic::{Request, Response, Status, Streaming};
 use super::clients::{Card, Clients};
 use crate::adapters::envoy::type_url;
 use crate::core::ads::{self, Client, Sync};
-use crate::core::resources::Kind;
 
 /// The key of a node's metadata for where it connected from.
 pub const PEER: &str = "graticule.peer";
@@ -124,9 +123,9 @@ fn resource(client: &Client, status: ads::Status, with_contents: bool) -> Generi
         Sync::Absent => (ConfigStatus::NotSent, ClientResourceStatus::DoesNotExist),
     };
     let type_url = type_url(status.kind);
-    // Private keys are for Envoys alone.
-    let shown = with_contents && status.kind != Kind::Secret;
-    let offered = client.offered(status.kind, &status.name).filter(|_| shown);
+    let offered = client
+        .offered(status.kind, &status.name)
+        .filter(|resource| with_contents && !resource.confidential);
     GenericXdsConfig {
         xds_config: offered.map(|resource| Any {
             type_url: type_url.clone(),

@@ -92,8 +92,7 @@ fn resource(kind: Kind, resource: &Resource) -> SnapshotResource {
         summary: summary(kind, &resource.body),
         refers_to: resource.refs.iter().map(|r| format!("{} {}", r.kind, r.name)).collect(),
         type_url: type_url(kind),
-        // Private keys are for Envoys alone.
-        body: if kind == Kind::Secret {
+        body: if resource.confidential {
             Vec::new()
         } else {
             resource.body.to_vec()
@@ -106,6 +105,35 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_has_secrets_is_shown_without_its_content() {
+        let cluster = |name: &str, tls: serde_json::Value| {
+            json!({"name": name, "transport_socket": {"name": "tls", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "common_tls_context": {"tls_certificates": [tls]},
+            }}})
+        };
+        let of = |http_filters: serde_json::Value| {
+            let key = json!({"private_key": {"inline_string": "hush"}});
+            let chain = json!({"certificate_chain": {"filename": "/a.pem"}});
+            let clusters = [cluster("secret", key), cluster("open", chain)];
+            let own = json!({"clusters": clusters, "http_filters": http_filters});
+            let asked = json!({"fragments": {"own": own}}).to_string();
+            let reply = preview(&asked, &[], &Secrets::default()).unwrap();
+            let resources = reply.views[0].resources.iter();
+            let empty = resources.filter(|resource| resource.body.is_empty());
+            empty.map(|resource| resource.name.clone()).collect::<Vec<_>>()
+        };
+        let filter = |credentials: serde_json::Value| {
+            json!([{"name": "own", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.oauth2.v3.OAuth2",
+                "config": {"credentials": credentials},
+            }}])
+        };
+        assert_eq!(of(json!([])), ["secret"]);
+        assert_eq!(of(filter(json!({"token_secret": {"name": "x"}}))), ["secret", "front"]);
+    }
 
     #[test]
     fn what_is_too_large_to_be_tried_is_refused_with_the_bound() {

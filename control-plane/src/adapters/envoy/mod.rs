@@ -150,7 +150,9 @@ fn fixed(
         let mut refs = vec![refers(Kind::Route, FRONT.to_owned())];
         refs.extend(tls::front_secrets(config));
         refs.extend(own_filters.refs.iter().cloned());
-        (Kind::Listener, resource(listener.name.clone(), &listener, refs))
+        let mut listener = resource(listener.name.clone(), &listener, refs);
+        listener.confidential = own_filters.confidential;
+        (Kind::Listener, listener)
     });
     let secured: Vec<(Kind, Resource)> = secured.collect();
     let plain = listener::listener(config, &filters).map(|listener| {
@@ -160,7 +162,9 @@ fn fixed(
             refs.push(refers(Kind::Route, FRONT.to_owned()));
             refs.extend(own_filters.refs.iter().cloned());
         }
-        (Kind::Listener, resource(FRONT.to_owned(), &listener, refs))
+        let mut listener = resource(FRONT.to_owned(), &listener, refs);
+        listener.confidential = own_filters.confidential && !config.front.leads_to_https();
+        (Kind::Listener, listener)
     });
     // A view may have fewer pools, and is not told of what belongs to others.
     let mentioned = pools
@@ -172,10 +176,10 @@ fn fixed(
     let mentioned: BTreeSet<String> = mentioned.filter(|r| r.kind == Kind::Secret).map(|r| r.name).collect();
     let told = secrets.iter().filter(|(name, _)| mentioned.contains(*name));
     let told = told.map(|(name, material)| {
-        (
-            Kind::Secret,
-            resource(name.to_owned(), &secrets::secret(name, material), Vec::new()),
-        )
+        let mut secret = resource(name.to_owned(), &secrets::secret(name, material), Vec::new());
+        // Private keys are for Envoys alone.
+        secret.confidential = true;
+        (Kind::Secret, secret)
     });
     Ok(clusters
         .chain(plain)
@@ -247,6 +251,7 @@ fn encoded(name: String, body: Vec<u8>, mut refs: Vec<Reference>) -> Resource {
         version: content_version(&body),
         body,
         refs: Arc::from(refs),
+        confidential: false,
     }
 }
 

@@ -462,6 +462,8 @@ impl Lane {
                     version: held.version.clone(),
                     body: held.body.clone(),
                     refs: held.refs.clone().unwrap_or_default(),
+                    // It is on its way to the client, and shown to nobody else.
+                    confidential: true,
                 };
                 (resource, doubtful)
             })

@@ -347,6 +347,7 @@ impl Content {
                     version,
                     body: bytes::Bytes::new(),
                     refs,
+                    confidential: false,
                 },
             ));
         };

@@ -7,6 +7,7 @@ mod message;
 use std::collections::BTreeSet;
 
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
+use graticule_daemon::config::redacted;
 use prost::Message as _;
 use serde_json::Value;
 
@@ -49,6 +50,8 @@ pub(super) struct Filters {
     pub filters: Vec<HttpFilter>,
     /// What they want to be told over the same stream, and the clusters that they name.
     pub refs: Vec<Reference>,
+    /// Whether secrets stand in them.
+    pub confidential: bool,
 }
 
 /// The listeners and clusters of the fragments.
@@ -67,7 +70,9 @@ pub(super) fn resources(config: &Config) -> Result<Vec<(Kind, Resource)>, Faulty
                     apart(config, item, &key)?;
                     refs.extend(clusters.named_in(item));
                 }
-                found.push((kind, encoded(resource, body, refs)));
+                let mut resource = encoded(resource, body, refs);
+                resource.confidential = has_secrets(item);
+                found.push((kind, resource));
             }
         }
     }
@@ -105,10 +110,16 @@ pub(super) fn http_filters(config: &Config) -> Result<Filters, Faulty> {
         let Encoded { body, refs } = message::encode(HTTP_FILTER, &item, &key)?;
         found.refs.extend(refs);
         found.refs.extend(clusters.named_in(&item));
+        found.confidential |= has_secrets(&item);
         let filter = HttpFilter::decode(body.as_slice()).map_err(|error| fault(error.to_string()))?;
         found.filters.push(filter);
     }
     Ok(found)
+}
+
+/// Whether something stands in it that is hidden where the configuration is shown.
+fn has_secrets(item: &Value) -> bool {
+    redacted(item) != *item
 }
 
 /// The clusters that a fragment may name. Envoy's messages do so in many places, scripts in their text, so every text is looked

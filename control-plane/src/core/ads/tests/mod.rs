@@ -36,6 +36,7 @@ pub fn snapshot(content: &[Piece<'_>]) -> Arc<Snapshot> {
                 version,
                 body: bytes::Bytes::new(),
                 refs,
+                confidential: false,
             },
         )
     };
