@@ -1,7 +1,6 @@
 //! What becomes of settings of another control plane that cannot be used here at first. The other one is another store: what it
 //! has written is handed over by the test.
 
-use graticule_daemon::config::Sources;
 use graticule_daemon::ready::Readiness;
 use prometheus::Registry;
 use serde_json::json;
@@ -25,7 +24,7 @@ impl World {
         };
         let metrics = Metrics::register(&Registry::new()).unwrap();
         let (store, kept) = Store::open(&config, 1, metrics.clone()).await.unwrap();
-        let layers = Layers::Sources(Box::new(Sources::default()));
+        let layers = Layers::Sources(Box::default());
         let base = layers.read().unwrap();
         let whole = base.with(&kept.settings).unwrap();
         let stop = CancellationToken::new();
