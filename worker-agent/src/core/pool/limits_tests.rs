@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::tests::{Run, SECOND, assign, finished, gone, policy, ready, start};
+use super::tests::{Run, SECOND, assign, finished, gone, left, policy, ready, start};
 use super::*;
 
 const MIB: u64 = 1 << 20;
@@ -25,13 +25,6 @@ fn killed(worker: WorkerId) -> Event {
     Event::Exited {
         worker,
         status: ExitStatus::Signal(9),
-    }
-}
-
-fn left(worker: WorkerId) -> Event {
-    Event::Exited {
-        worker,
-        status: ExitStatus::Code(0),
     }
 }
 

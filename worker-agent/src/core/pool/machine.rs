@@ -506,7 +506,8 @@ impl Pool {
             );
         }
         let staying = self.workers.values().filter(|worker| !worker.is_leaving()).count();
-        let most = self.policy.workers + self.policy.max_depth as usize;
+        // One that is alone stays until the other is there.
+        let most = self.policy.workers.max(2) + self.policy.max_depth as usize;
         let at_work = |worker: &&Worker| worker.is_serving() || worker.is_tending();
         let at_work = self.workers.values().filter(at_work).count();
         assert!(staying <= most.max(at_work), "no more workers than wanted");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use graticule_daemon::dice::Dice;
 
-use super::tests::policy;
+use super::tests::{Run, SECOND, finished, policy, ready};
 use super::*;
 
 const MIB: u64 = 1 << 20;
@@ -27,6 +27,10 @@ struct World {
     ending: VecDeque<(WorkerId, ExitStatus)>,
     gone: BTreeSet<WorkerId>,
     gave_up: bool,
+    /// Workers of these never become ready.
+    barren: BTreeSet<Generation>,
+    /// How each worker was started.
+    starts: BTreeMap<WorkerId, Start>,
     /// Open requests whose worker died.
     died: VecDeque<Ticket>,
 }
@@ -47,6 +51,7 @@ impl World {
                         self.starting.insert(worker) && self.alive.insert(worker),
                         "started twice"
                     );
+                    self.starts.insert(worker, start);
                 }
                 Action::Assign { ticket, worker, .. } => {
                     assert!(self.alive.contains(&worker) && !self.starting.contains(&worker));
@@ -99,6 +104,11 @@ impl World {
             _ => Tended::Done,
         };
         Event::Tended { worker, outcome }
+    }
+
+    /// Whether the worker's start is bound to fail.
+    fn is_stillborn(&self, worker: WorkerId) -> bool {
+        matches!(self.starts.get(&worker), Some(Start::Fork(generation)) if self.barren.contains(generation))
     }
 
     /// The worker's process ends; what it served is answered with a failure, or put once more.
@@ -199,6 +209,11 @@ fn run(seed: u64) {
                 None => Event::Tick,
             },
             8 => match pick(&mut dice, world.starting.iter().copied()) {
+                Some(worker) if world.is_stillborn(worker) => {
+                    world.end(worker);
+                    let status = ExitStatus::Code(70);
+                    Event::Exited { worker, status }
+                }
                 Some(worker) => {
                     world.starting.remove(&worker);
                     Event::Ready {
@@ -212,6 +227,9 @@ fn run(seed: u64) {
                 Some(generation) if dice.roll(4) > 0 => {
                     world.loading.remove(&generation);
                     world.zygotes.insert(generation);
+                    if dice.roll(4) == 0 {
+                        world.barren.insert(generation);
+                    }
                     Event::ZygoteReady { generation }
                 }
                 Some(generation) => {
@@ -333,5 +351,93 @@ fn nothing_is_lost_whatever_happens() {
     for seed in 1..=SEEDS {
         let outcome = std::panic::catch_unwind(|| run(seed));
         assert!(outcome.is_ok(), "seed {seed} failed: run it alone with run({seed})");
+    }
+}
+
+/// A pool of `workers` that serve is given a generation whose workers fail, at once or by never becoming ready, and after
+/// a while a sound one.
+fn replace_by_barren(seed: u64) {
+    let mut dice = Dice::seeded(seed);
+    let workers = 1 + usize::try_from(dice.roll(4)).unwrap();
+    let hang = dice.roll(2) == 0;
+    let mut run = Run::running(Policy {
+        workers,
+        max_failure_pressure: 1000.0,
+        max_requests: (dice.roll(2) == 0).then_some(20),
+        ..policy()
+    });
+    let mut pending: Vec<(Instant, Event)> = Vec::new();
+    let mut barren = BTreeSet::new();
+    let least = (workers - 1).max(1);
+    let begin = run.now;
+    let sound_at = 200;
+    for tick in 0..400 {
+        let event = match tick {
+            20 | 200 => Event::PreloadChanged,
+            _ => Event::Arrived {
+                ticket: tick,
+                project: "/a".into(),
+                lane: Lane::Interactive,
+                depth: 0,
+                deadline: run.now + 20 * SECOND,
+                again: false,
+            },
+        };
+        pending.push((begin + SECOND * u32::try_from(tick).unwrap(), event));
+        // What is due by then happens in its order.
+        while let Some(at) = (0..pending.len()).min_by_key(|&at| pending[at].0) {
+            let (due, event) = pending.remove(at);
+            run.now = run.now.max(due);
+            for action in run.on(event) {
+                let after = |by: u64| run.now + Duration::from_millis(by);
+                match action {
+                    Action::StartZygote { generation } => {
+                        if tick < sound_at {
+                            barren.insert(generation);
+                        }
+                        pending.push((after(10), Event::ZygoteReady { generation }));
+                    }
+                    Action::StartWorker { worker, start } if !barren.contains(&start.generation()) => {
+                        pending.push((after(10), ready(worker)));
+                    }
+                    Action::StartWorker { worker, .. } if !hang => {
+                        let status = ExitStatus::Code(70);
+                        pending.push((after(10), Event::Exited { worker, status }));
+                    }
+                    Action::Quit { worker } => {
+                        let status = ExitStatus::Code(0);
+                        pending.push((after(1), Event::Exited { worker, status }));
+                    }
+                    Action::Kill { worker } => {
+                        let status = ExitStatus::Signal(9);
+                        pending.push((after(1), Event::Exited { worker, status }));
+                    }
+                    Action::Assign { worker, .. } => {
+                        pending.push((after(100 + dice.roll(1500)), finished(worker, None)));
+                    }
+                    _ => {}
+                }
+            }
+            let live = run.pool.view(run.now).live;
+            assert!(live >= least, "second {tick}: {live} of {workers} serve");
+            let next = begin + SECOND * u32::try_from(tick + 1).unwrap();
+            if let Some(wake) = run.pool.next_wakeup().filter(|wake| *wake < next) {
+                pending.retain(|(_, event)| *event != Event::Tick);
+                pending.push((wake, Event::Tick));
+            }
+        }
+    }
+    let view = run.pool.view(run.now);
+    assert!(view.live >= least && view.failure_pressure < 1000.0);
+    let start = view.start;
+    let fresh = view.workers.iter().filter(|worker| Some(worker.start) == start).count();
+    assert!(fresh >= least, "the sound generation takes over: {:?}", view.workers);
+}
+
+#[test]
+fn sound_workers_are_kept_while_those_that_should_replace_them_fail() {
+    for seed in 1..=200 {
+        let outcome = std::panic::catch_unwind(|| replace_by_barren(seed));
+        assert!(outcome.is_ok(), "seed {seed} failed");
     }
 }

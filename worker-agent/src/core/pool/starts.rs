@@ -148,10 +148,12 @@ impl Pool {
         }
     }
 
-    /// How many workers there should be; a closing pool keeps what there is as long as something waits.
-    fn wanted(&self) -> usize {
+    /// How many workers there should be; a closing pool keeps what there is as long as something waits. A worker that is
+    /// alone is replaced only once the other is there: else nobody would serve when that one does not start.
+    fn wanted(&self, now: Instant) -> usize {
         if !self.is_over() {
-            self.policy.workers + self.extra.workers
+            let relief = self.policy.workers == 1 && self.to_replace(now, Worker::is_up).is_some();
+            self.policy.workers + self.extra.workers + usize::from(relief)
         } else if self.lanes.is_empty() {
             0
         } else {
@@ -176,7 +178,7 @@ impl Pool {
     /// Retires workers beyond the number wanted, as they have nothing to do; all of them when closing.
     pub(super) fn shrink(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let staying = self.workers.values().filter(|worker| !worker.is_leaving()).count();
-        let surplus = staying.saturating_sub(self.wanted());
+        let surplus = staying.saturating_sub(self.wanted(now));
         let start = self.start();
         // First who is not ready yet, then who is outdated, then who knows least.
         let mut free: Vec<_> = self
@@ -196,29 +198,34 @@ impl Pool {
         }
     }
 
-    /// Sends one idle worker away that is of an older generation or has had its share, when no other is on its way.
+    /// Sends one idle worker away that is of an older generation or has had its share, when no other is on its way. Where
+    /// workers are lacking, starts fail, and who serves stays.
     pub(super) fn roll(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let moving = self
             .workers
             .values()
             .any(|worker| worker.is_starting() || worker.is_leaving());
-        if self.closing || moving {
+        if self.closing || moving || self.workers.len() < self.wanted(now) {
             return;
         }
+        if let Some((id, reason)) = self.to_replace(now, Worker::is_idle) {
+            self.retire(now, id, reason, actions);
+        }
+    }
+
+    /// Of the workers that `may_go`, the one that makes room for a fresh one next: who is of an older generation, then who
+    /// has had its share.
+    fn to_replace(&self, now: Instant, may_go: impl Fn(&Worker) -> bool) -> Option<(WorkerId, ExitReason)> {
         // Without a zygote that was meant to be there, what runs is the best there is.
         let helpless = self.policy.fork && !self.zygotes.refused && self.zygotes.current.is_none();
         let start = self.start().filter(|_| !helpless);
-        let mut idle = self.workers.iter().filter(|(_, worker)| worker.is_idle());
         let outdated = |worker: &Worker| start.is_some_and(|start| worker.start != start);
-        let next = idle.clone().find(|(_, worker)| outdated(worker));
-        let (id, reason) = match next {
-            Some((&id, _)) => (id, ExitReason::Retired),
-            None => match idle.find(|(_, worker)| worker.is_spent(now)) {
-                Some((&id, _)) => (id, ExitReason::Recycled),
-                None => return,
-            },
-        };
-        self.retire(now, id, reason, actions);
+        let mut able = self.workers.iter().filter(|(_, worker)| may_go(worker));
+        if let Some((&id, _)) = able.clone().find(|(_, worker)| outdated(worker)) {
+            return Some((id, ExitReason::Retired));
+        }
+        let (&id, _) = able.find(|(_, worker)| worker.is_spent(now))?;
+        Some((id, ExitReason::Recycled))
     }
 
     /// Starts the zygote that is wanted and stops those that nobody needs.
@@ -259,7 +266,7 @@ impl Pool {
         self.starts.until = None;
         let Some(start) = self.start() else { return };
         let staying = self.workers.values().filter(|worker| !worker.is_leaving()).count();
-        for _ in staying..self.wanted() {
+        for _ in staying..self.wanted(now) {
             self.last_worker += 1;
             let worker = self.last_worker;
             let mut fresh = Worker::starting(start, now, now + self.policy.start_timeout);

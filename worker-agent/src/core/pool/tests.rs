@@ -129,6 +129,13 @@ pub(super) fn crashed(worker: WorkerId) -> Event {
     }
 }
 
+pub(super) fn left(worker: WorkerId) -> Event {
+    Event::Exited {
+        worker,
+        status: ExitStatus::Code(0),
+    }
+}
+
 #[test]
 fn a_request_goes_to_the_idle_worker_that_has_its_project() {
     let mut run = Run::running(policy());
@@ -358,10 +365,8 @@ fn a_zygote_that_cannot_start_means_spawned_workers_until_it_can() {
     );
     run.on(ready(1));
     assert_eq!(run.later(SECOND), [Action::StartZygote { generation: 2 }]);
-    assert_eq!(
-        run.on(Event::ZygoteReady { generation: 2 }),
-        [Action::Quit { worker: 1 }, start(2, Start::Fork(2))]
-    );
+    assert_eq!(run.on(Event::ZygoteReady { generation: 2 }), [start(2, Start::Fork(2))]);
+    assert_eq!(run.on(ready(2)), [Action::Quit { worker: 1 }]);
 }
 
 #[test]
@@ -383,15 +388,9 @@ fn spawned_workers_move_on_as_well_when_pins_change() {
     });
     run.on(Event::Tick);
     run.on(ready(1));
-    assert_eq!(
-        run.on(Event::PreloadChanged),
-        [Action::Quit { worker: 1 }, start(2, Start::Spawn(2))]
-    );
-    run.on(ready(2));
-    run.on(Event::Exited {
-        worker: 1,
-        status: ExitStatus::Code(0),
-    });
+    assert_eq!(run.on(Event::PreloadChanged), [start(2, Start::Spawn(2))]);
+    assert_eq!(run.on(ready(2)), [Action::Quit { worker: 1 }]);
+    run.on(left(1));
     assert!(run.pool.view(run.now).settled);
 }
 
@@ -495,4 +494,47 @@ fn a_worker_that_ignores_quit_is_killed() {
     let mut run = Run::running(policy());
     run.on(Event::Resize { workers: 1 });
     assert_eq!(run.later(3 * SECOND), [Action::Kill { worker: 1 }]);
+}
+
+#[test]
+fn who_serves_is_kept_while_replacements_do_not_start() {
+    let mut run = Run::running(policy());
+    run.on(Event::PreloadChanged);
+    let replaced = run.on(Event::ZygoteReady { generation: 2 });
+    assert_eq!(replaced, [Action::Quit { worker: 1 }, start(3, Start::Fork(2))]);
+    run.on(left(1));
+    for worker in 3..6 {
+        let failed = Event::Exited {
+            worker,
+            status: ExitStatus::Code(70),
+        };
+        assert_eq!(run.on(failed), [gone(worker, ExitReason::Start)]);
+        assert_eq!(run.later(SECOND), [start(worker + 1, Start::Fork(2))]);
+    }
+    assert_eq!(run.pool.view(run.now).live, 1);
+    let replaced = run.on(ready(6));
+    assert_eq!(replaced, [Action::Quit { worker: 2 }, start(7, Start::Fork(2))]);
+}
+
+#[test]
+fn a_worker_that_is_alone_stays_until_the_next_one_is_there() {
+    let mut run = Run::running(Policy { workers: 1, ..policy() });
+    run.on(Event::PreloadChanged);
+    let replaced = run.on(Event::ZygoteReady { generation: 2 });
+    assert_eq!(replaced, [start(2, Start::Fork(2))]);
+    let failed = Event::Exited {
+        worker: 2,
+        status: ExitStatus::Code(70),
+    };
+    assert_eq!(run.on(failed), [gone(2, ExitReason::Start)]);
+    assert_eq!(run.later(SECOND), [start(3, Start::Fork(2))]);
+    assert_eq!(run.arrive(1, "/a"), [assign(1, 1)]);
+    assert_eq!(run.on(ready(3)), []);
+    assert_eq!(run.arrive(2, "/a"), [], "there is to be one");
+    assert_eq!(run.on(finished(1, None)), [Action::Quit { worker: 1 }, assign(2, 3)]);
+    assert_eq!(
+        run.on(left(1)),
+        [gone(1, ExitReason::Retired), Action::StopZygote { generation: 1 }]
+    );
+    assert_eq!(run.later(SECOND), []);
 }
