@@ -1,5 +1,5 @@
 //! A minute in which everything goes wrong at once. Every safe request is answered with 200, or, past its deadline, with
-//! 504; a request that takes all the memory is stopped; and the agents come out of it as they went in.
+//! 504, or refused when it would be late; a request that takes all the memory is stopped; and the agents come out of it as they went in.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
@@ -71,6 +71,10 @@ async fn client(client: Client, seed: u64, stop: Arc<AtomicBool>) -> Tally {
         match answer {
             // A joined request shares the deadline of the one that it joined, which has at least half of its own left.
             Ok(answer) if answer.status == 504 && took >= TIMEOUT / 2 => tally.late += 1,
+            // Refused after a good part of its time, as the rest would not do.
+            Ok(answer) if answer.status == 503 && took >= TIMEOUT / 8 && answer.text().contains("ServerBusy") => {
+                tally.late += 1;
+            }
             Ok(answer) => match shot.judge(&answer) {
                 Ok(()) => tally.right += 1,
                 Err(why) => tally.failures.push(format!("after {took:?}, {}: {why}", shot.target)),

@@ -37,7 +37,8 @@ pub trait Observer: Send + Sync + 'static {
     fn started(&self, how: &'static str, took: Duration);
     /// A worker has gone, and with it the request that it had, if it had one that was not told as late before.
     fn gone(&self, reason: ExitReason, request: Option<&Wanted>);
-    /// A request has passed its deadline: its worker has a grace to stop, and then it is killed.
+    /// A request that had its worker for most of its time has passed its deadline: the worker has a grace to stop, and then it is
+    /// killed.
     fn late(&self, request: &Wanted);
     /// A worker has answered, or has stopped a late request in time.
     fn served(&self, request: &Wanted);

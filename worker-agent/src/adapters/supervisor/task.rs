@@ -119,7 +119,7 @@ struct Slot {
     /// Hears what its end meant; there while it serves.
     end: Option<oneshot::Sender<ExitReason>>,
     serving: Option<Box<Wanted>>,
-    /// Its request has passed its deadline, and that was told.
+    /// Its request has passed its deadline by its own fault, and that was told.
     late: bool,
     /// The versions of the projects it holds.
     versions: HashMap<String, String>,
@@ -397,12 +397,16 @@ impl Task {
                     drop(reply.send(Err(why)));
                 }
             }
-            Action::Cancel { worker, expired } => {
+            Action::Cancel {
+                worker,
+                expired,
+                blamed,
+            } => {
                 let Some(slot) = self.slots.get_mut(&worker) else {
                     return;
                 };
                 // Told before the client is: what it sends again must find it known.
-                if let Some(wanted) = slot.serving.as_ref().filter(|_| expired) {
+                if let Some(wanted) = slot.serving.as_ref().filter(|_| blamed) {
                     slot.late = true;
                     self.observer.late(wanted);
                 }
@@ -444,7 +448,11 @@ impl Task {
         let Some((wanted, reply)) = wanted else {
             // Its client has left in the same moment.
             slot.channel = Some(channel);
-            return self.feed(Event::Finished { worker, loaded: None });
+            return self.feed(Event::Finished {
+                worker,
+                answered: false,
+                loaded: None,
+            });
         };
         let mut project = wanted.project.clone();
         // A newer version is loaded between requests, unless each is to load it by itself.
@@ -482,6 +490,7 @@ impl Task {
         if let Some(wanted) = serving.as_ref().filter(|_| late || report.is_some()) {
             self.observer.served(wanted);
         }
+        let answered = report.is_some();
         let mut loaded = None;
         if let Some(report) = report {
             if let Some(wanted) = &serving {
@@ -498,7 +507,11 @@ impl Task {
             }
         }
         let uri = loaded.as_ref().map(|(uri, _)| uri.clone());
-        self.feed(Event::Finished { worker, loaded });
+        self.feed(Event::Finished {
+            worker,
+            answered,
+            loaded,
+        });
         if let Some(uri) = uri {
             self.check_version(worker, &uri);
         }

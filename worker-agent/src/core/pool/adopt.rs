@@ -117,6 +117,7 @@ mod tests {
             run.on(event);
             run.on(Event::Finished {
                 worker: 1,
+                answered: true,
                 loaded: Some((project.into(), SECOND)),
             });
         }

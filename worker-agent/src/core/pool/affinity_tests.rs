@@ -97,7 +97,11 @@ impl Model {
             self.done += 1;
             self.cold += usize::from(cold);
             let loaded = cold.then(|| (project, (COLD - WARM) / 2));
-            self.on(Event::Finished { worker, loaded });
+            self.on(Event::Finished {
+                worker,
+                answered: true,
+                loaded,
+            });
             return;
         }
     }

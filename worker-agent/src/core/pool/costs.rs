@@ -12,13 +12,39 @@ const GUESS: f64 = 0.1;
 /// How much the newest value counts.
 const NEWEST: f64 = 0.3;
 
+/// How much the newest answer counts at least in what requests need: less, as one slow one says little of the next.
+const NEWEST_ANSWER: f64 = 0.1;
+
 /// How many projects are remembered.
 const REMEMBERED: usize = 4096;
+
+/// What those requests took that were answered, in seconds.
+#[derive(Debug, Default)]
+struct Answers {
+    count: u32,
+    mean: f64,
+    /// The mean distance from the mean.
+    spread: f64,
+}
+
+impl Answers {
+    fn learn(&mut self, newest: Duration) {
+        self.count = self.count.saturating_add(1);
+        let weight = NEWEST_ANSWER.max(1.0 / f64::from(self.count));
+        let more = newest.as_secs_f64() - self.mean;
+        self.mean += weight * more;
+        // The first one has nothing to be distant from.
+        if self.count > 1 {
+            self.spread += weight * (more.abs() - self.spread);
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Known {
     /// Seconds that a request takes, by lane.
     busy: [Option<f64>; 3],
+    answers: [Answers; 3],
     /// Seconds that a load takes.
     load: Option<f64>,
     used: u64,
@@ -46,6 +72,20 @@ impl Costs {
     pub fn load(&self, project: &str) -> Duration {
         let seconds = self.known.get(project).and_then(|known| known.load);
         Duration::from_secs_f64(seconds.unwrap_or_default())
+    }
+
+    /// The time within which most requests in this lane are answered once they have a worker that holds the project; `None`
+    /// when none has been.
+    #[must_use]
+    pub fn needs(&self, project: &str, lane: Lane) -> Option<Duration> {
+        let answers = &self.known.get(project)?.answers[lane.index()];
+        (answers.count > 0).then(|| Duration::from_secs_f64(answers.mean + 2.0 * answers.spread))
+    }
+
+    /// A request was answered in so long, by a worker that held the project. What was cut short says nothing of that, and what
+    /// hung says nothing of others.
+    pub fn answered(&mut self, project: &str, lane: Lane, took: Duration) {
+        self.entry(project).answers[lane.index()].learn(took);
     }
 
     /// A request has kept a worker busy for so long.
@@ -95,6 +135,26 @@ mod tests {
             "lanes are apart"
         );
         assert_eq!(costs.load("/a").as_millis(), 400);
+    }
+
+    #[test]
+    fn most_are_answered_in_what_they_are_said_to_need() {
+        let mut costs = Costs::default();
+        assert_eq!(costs.needs("/a", Lane::Heavy), None);
+        costs.answered("/a", Lane::Heavy, Duration::from_secs(6));
+        assert_eq!(costs.needs("/a", Lane::Heavy), Some(Duration::from_secs(6)));
+        assert_eq!(costs.needs("/a", Lane::Interactive), None);
+        for count in 0..100 {
+            costs.answered("/a", Lane::Heavy, Duration::from_secs(5 + 2 * (count % 2)));
+        }
+        let needs = costs.needs("/a", Lane::Heavy).unwrap().as_secs_f64();
+        assert!((7.0..9.0).contains(&needs), "{needs}");
+        for _ in 0..30 {
+            costs.answered("/b", Lane::Heavy, Duration::from_millis(100));
+        }
+        costs.answered("/b", Lane::Heavy, Duration::from_secs(10));
+        let needs = costs.needs("/b", Lane::Heavy).unwrap().as_secs_f64();
+        assert!(needs < 4.0, "one that is slow says little: {needs}");
     }
 
     #[test]

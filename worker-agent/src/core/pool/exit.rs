@@ -43,7 +43,7 @@ pub enum ExitReason {
     Start,
     /// Killed after the grace that follows a passed deadline.
     Deadline,
-    /// Killed after the grace that follows a client's leaving.
+    /// Killed after the grace that follows a client's leaving, or the passed deadline of a request that got its worker late.
     Abandoned,
     /// Killed because of the memory it took, by the agent or, when memory was short, by the kernel.
     Memory,

@@ -86,7 +86,7 @@ impl Model {
             self.now = *end;
             let (project, _) = self.running.remove(&worker).expect("it runs");
             *self.served.entry(project.clone()).or_default() += self.costs[&project];
-            self.on(Event::Finished { worker, loaded: None });
+            self.on(super::tests::finished(worker, None));
         }
         self.now = until;
     }

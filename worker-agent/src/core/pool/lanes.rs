@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::costs::Costs;
 use super::fair::FairQueue;
+use super::overload::hopeless_from;
 use super::{LaneView, Policy, Share, Ticket};
 use crate::core::lane::Lane;
 
@@ -129,6 +130,22 @@ impl Lanes {
     /// Removes requests for which `stays` does not hold.
     pub fn retain(&mut self, mut stays: impl FnMut(&Waiting) -> bool) {
         self.queues.iter_mut().for_each(|queue| queue.retain(&mut stays));
+    }
+
+    /// Removes requests that could not be answered in time even if they had a worker now.
+    pub fn drop_hopeless(&mut self, now: Instant) -> Vec<Ticket> {
+        let mut dropped = Vec::new();
+        let costs = &self.costs;
+        for queue in &mut self.queues {
+            queue.retain(|waiting| {
+                let stays = hopeless_from(waiting, costs).is_none_or(|from| now < from);
+                if !stays {
+                    dropped.push(waiting.ticket);
+                }
+                stays
+            });
+        }
+        dropped
     }
 
     /// While more wait than may, the newest of the longest flow is removed: who floods the queue is refused, not who

@@ -69,7 +69,7 @@ fn a_single_worker_serves_every_lane() {
     assert_eq!(run.ask(1, "/a", Lane::Heavy, 0), [assign(1, 1)]);
     run.ask(2, "/a", Lane::Interactive, 0);
     run.ask(3, "/a", Lane::Heavy, 0);
-    run.now += 10 * SECOND;
+    run.now += 9 * SECOND;
     assert_eq!(
         run.on(finished(1, None)),
         [assign(2, 1)],
@@ -155,7 +155,11 @@ fn a_request_waits_for_a_busy_worker_as_long_as_loads_would_take() {
     for (ticket, worker, project) in [(1, 1, "/big"), (2, 2, "/small")] {
         assert_eq!(run.arrive(ticket, project), [assign(ticket, worker)]);
         let loaded = Some((project.to_owned(), 4 * SECOND));
-        run.on(Event::Finished { worker, loaded });
+        run.on(Event::Finished {
+            worker,
+            answered: true,
+            loaded,
+        });
     }
     assert_eq!(run.arrive(3, "/big"), [assign(3, 1)]);
     assert_eq!(
@@ -213,7 +217,11 @@ fn where_there_is_room_a_project_is_loaded_at_once() {
     let mut run = Run::running(policy());
     run.arrive(1, "/big");
     let loaded = Some(("/big".to_owned(), 4 * SECOND));
-    run.on(Event::Finished { worker: 1, loaded });
+    run.on(Event::Finished {
+        worker: 1,
+        answered: true,
+        loaded,
+    });
     assert_eq!(run.arrive(2, "/big"), [assign(2, 1)]);
     assert_eq!(run.arrive(3, "/big"), [assign(3, 2)]);
 }

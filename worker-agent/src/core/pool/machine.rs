@@ -9,6 +9,7 @@ use super::choice::{best_idle, evicted, holds_off_until};
 use super::exit::SIGKILL;
 use super::lanes::{Charged, Lanes, Waiting};
 use super::memory::{Memory, Verdict};
+use super::overload::{hopeless_from, is_to_blame};
 use super::starts::{Backoff, Extra, Zygotes};
 use super::worker::{Job, Start, Worker};
 use super::{Action, Event, ExitReason, ExitStatus, Policy, Refused, View, WorkerId, WorkerState};
@@ -91,7 +92,11 @@ impl Pool {
                 self.lanes.push(waiting, again);
             }
             Event::Left { ticket } => self.left(now, ticket, &mut actions),
-            Event::Finished { worker, loaded } => self.finished(now, worker, loaded),
+            Event::Finished {
+                worker,
+                answered,
+                loaded,
+            } => self.finished(now, worker, answered, loaded),
             Event::Broken { worker } => self.broken(now, worker, &mut actions),
             Event::Ready { worker, pinned } => self.ready(now, worker, pinned),
             Event::ForkRefused { worker } => {
@@ -154,7 +159,10 @@ impl Pool {
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Instant> {
         let workers = self.workers.values().filter_map(Worker::due);
-        let queue = self.lanes.iter().map(|waiting| waiting.deadline);
+        let queue = self.lanes.iter().map(|waiting| {
+            let hopeless = hopeless_from(waiting, &self.lanes.costs);
+            hopeless.map_or(waiting.deadline, |from| from.min(waiting.deadline))
+        });
         // Without an idle worker nobody has a choice.
         let choosers = self.workers.values().any(Worker::is_idle).then(|| self.lanes.iter());
         let patience = choosers
@@ -242,15 +250,17 @@ impl Pool {
                 actions.push(Action::Cancel {
                     worker: id,
                     expired: false,
+                    blamed: false,
                 });
             }
         }
     }
 
-    fn finished(&mut self, now: Instant, id: WorkerId, loaded: Option<(String, Duration)>) {
+    fn finished(&mut self, now: Instant, id: WorkerId, answered: bool, loaded: Option<(String, Duration)>) {
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_serving()) else {
             return;
         };
+        let answered = answered && matches!(worker.state, WorkerState::Busy { .. });
         worker.state = WorkerState::Idle { since: now };
         worker.served += 1;
         let job = worker.job.take();
@@ -266,6 +276,10 @@ impl Pool {
                 worker.loaded.push(project.clone());
             }
             self.relieve(relieved, &project);
+        }
+        if let Some(Job { since, charged, .. }) = job.as_ref().filter(|_| answered && !cold) {
+            let took = now.saturating_duration_since(*since);
+            self.lanes.costs.answered(&charged.project, charged.lane, took);
         }
         self.settle(now, job, cold);
     }
@@ -353,6 +367,11 @@ impl Pool {
             });
             false
         });
+        for ticket in self.lanes.drop_hopeless(now) {
+            let retry_after = self.lanes.retry_after(self.policy.workers);
+            let why = Refused::QueueFull { retry_after };
+            actions.push(Action::Refuse { ticket, why });
+        }
         let due: Vec<(WorkerId, WorkerState)> = self
             .workers
             .iter()
@@ -365,15 +384,23 @@ impl Pool {
                 WorkerState::Tending { .. } => self.kill(now, id, ExitReason::Deadline, actions),
                 WorkerState::Cancelling { verdict, .. } => self.kill(now, id, verdict, actions),
                 WorkerState::Busy { .. } => {
-                    if let Some(worker) = self.workers.get_mut(&id) {
-                        worker.state = WorkerState::Cancelling {
-                            kill_at: now + self.policy.grace,
-                            verdict: ExitReason::Deadline,
-                        };
-                    }
+                    let Some(worker) = self.workers.get_mut(&id) else {
+                        continue;
+                    };
+                    let job = worker.job.as_ref();
+                    let blamed = job.is_some_and(|job| is_to_blame(job, now, &self.lanes.costs));
+                    worker.state = WorkerState::Cancelling {
+                        kill_at: now + self.policy.grace,
+                        verdict: if blamed {
+                            ExitReason::Deadline
+                        } else {
+                            ExitReason::Abandoned
+                        },
+                    };
                     actions.push(Action::Cancel {
                         worker: id,
                         expired: true,
+                        blamed,
                     });
                 }
                 WorkerState::Leaving { .. } => {
@@ -438,6 +465,7 @@ impl Pool {
             worker.job = Some(Job {
                 ticket: waiting.ticket,
                 since: now,
+                allowed: waiting.deadline.saturating_duration_since(waiting.since),
                 charged,
             });
             worker.loaded.retain(|held| !evict.contains(held));

@@ -12,6 +12,7 @@
 //! | `machine` | what each event means for workers and requests |
 //! | `starts` | zygotes, generations, how and when workers are started and sent away |
 //! | `lanes`, `fair`, `costs` | who of those that wait goes next |
+//! | `overload` | who is refused as time is short, and who is to blame for being late |
 //! | `choice` | which idle worker takes it |
 //! | `tending` | when workers load and drop projects between requests |
 //! | `warming` | when workers draw a first map that nobody waits for |
@@ -30,6 +31,7 @@ mod fair;
 mod lanes;
 mod machine;
 mod memory;
+mod overload;
 mod starts;
 mod tending;
 mod warming;
@@ -176,10 +178,12 @@ pub enum Event {
         /// The request.
         ticket: Ticket,
     },
-    /// A worker has answered and can take the next request.
+    /// A worker has done with its request and can take the next one.
     Finished {
         /// The worker.
         worker: WorkerId,
+        /// Whether it has answered; else what it took says nothing of other requests.
+        answered: bool,
         /// The project that it loaded for the request, if it did, and how long that took.
         loaded: Option<(String, Duration)>,
     },
@@ -331,6 +335,8 @@ pub enum Action {
         worker: WorkerId,
         /// Whether the deadline is the cause, and not the client's leaving.
         expired: bool,
+        /// Whether the request is to blame for being late, and not the wait for its worker.
+        blamed: bool,
     },
     /// Ask an idle worker to leave.
     Quit {
@@ -359,7 +365,7 @@ pub enum Action {
 /// Why a request gets no worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// As many are waiting as may.
+    /// As many are waiting as may, or it would not be answered in the time that is left.
     QueueFull {
         /// When what waits will have been served, about.
         retry_after: Duration,

@@ -70,7 +70,12 @@ impl World {
                     assert!(self.tending.iter().filter(loads).count() <= 1, "one loads at a time");
                 }
                 Action::Refuse { ticket, .. } => assert!(self.open.remove(&ticket), "answered twice"),
-                Action::Cancel { worker, expired } => {
+                Action::Cancel {
+                    worker,
+                    expired,
+                    blamed,
+                } => {
+                    assert!(expired || !blamed, "a client's leaving is nobody's fault");
                     let ticket = self.serving[&worker];
                     if expired {
                         assert!(self.open.remove(&ticket), "answered twice");
@@ -185,6 +190,7 @@ fn run(seed: u64) {
                     let load = Duration::from_millis(dice.roll(1000));
                     Event::Finished {
                         worker,
+                        answered: dice.roll(4) > 0,
                         loaded: Some((world.projects[&answered].clone(), load)),
                     }
                 }
@@ -332,7 +338,7 @@ fn settle(pool: &mut Pool, world: &mut World, mut now: Instant) {
         } else if let Some((&worker, &ticket)) = world.serving.iter().next() {
             world.serving.remove(&worker);
             world.open.remove(&ticket);
-            Event::Finished { worker, loaded: None }
+            finished(worker, None)
         } else if let Some((&worker, _)) = world.tending.iter().next() {
             world.tend(worker, true)
         } else {

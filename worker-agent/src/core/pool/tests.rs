@@ -106,6 +106,7 @@ pub(super) fn ready(worker: WorkerId) -> Event {
 pub(super) fn finished(worker: WorkerId, loaded: Option<&str>) -> Event {
     Event::Finished {
         worker,
+        answered: true,
         loaded: loaded.map(|project| (project.to_owned(), Duration::ZERO)),
     }
 }
@@ -216,7 +217,8 @@ fn a_request_beyond_its_deadline_is_cancelled_then_killed_and_counts_as_a_failur
         run.later(20 * SECOND),
         [Action::Cancel {
             worker: 1,
-            expired: true
+            expired: true,
+            blamed: true
         }]
     );
     assert_eq!(
@@ -252,7 +254,8 @@ fn nobody_renders_for_a_client_that_has_gone() {
         run.on(Event::Left { ticket: 1 }),
         [Action::Cancel {
             worker: 1,
-            expired: false
+            expired: false,
+            blamed: false
         }]
     );
     assert_eq!(run.later(3 * SECOND)[0], Action::Kill { worker: 1 });

@@ -92,6 +92,8 @@ impl WorkerState {
 pub(super) struct Job {
     pub ticket: Ticket,
     pub since: Instant,
+    /// What it might take, its wait for this worker included.
+    pub allowed: Duration,
     pub charged: Charged,
 }
 
