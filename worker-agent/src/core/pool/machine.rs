@@ -342,7 +342,10 @@ impl Pool {
         }
         self.pressure.failed(now);
         let pressure = self.pressure.at(now, self.policy.workers);
-        if pressure > self.policy.max_failure_pressure && !self.gave_up {
+        // Starts that fail do not end an agent of which a worker serves: that one would be lost as well, and the next agent's
+        // workers might not start either.
+        let spared = reason == ExitReason::Start && self.workers.values().any(Worker::is_up);
+        if pressure > self.policy.max_failure_pressure && !spared && !self.gave_up {
             self.gave_up = true;
             actions.push(Action::GiveUp { pressure });
         }

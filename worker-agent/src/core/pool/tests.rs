@@ -520,6 +520,26 @@ fn who_serves_is_kept_while_replacements_do_not_start() {
 }
 
 #[test]
+fn starts_that_fail_end_an_agent_only_when_nobody_serves() {
+    let mut run = Run::running(policy());
+    let failed = |worker| Event::Exited {
+        worker,
+        status: ExitStatus::Code(70),
+    };
+    let gives_up = |actions: Vec<Action>| actions.iter().any(|action| matches!(action, Action::GiveUp { .. }));
+    run.on(crashed(1));
+    let mut worker = 3;
+    while run.pool.view(run.now).failure_pressure <= 3.0 {
+        assert!(!gives_up(run.on(failed(worker))));
+        while run.later(SECOND).is_empty() {}
+        worker += 1;
+    }
+    let view = run.pool.view(run.now);
+    assert!(view.degraded && view.live == 1);
+    assert!(gives_up(run.on(crashed(2))));
+}
+
+#[test]
 fn a_worker_that_is_alone_stays_until_the_next_one_is_there() {
     let mut run = Run::running(Policy { workers: 1, ..policy() });
     run.on(Event::PreloadChanged);
