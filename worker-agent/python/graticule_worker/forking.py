@@ -62,7 +62,12 @@ def fork_away(become):
     wait for its start. Raises OSError when the machine has no room for it."""
     sys.stdout.flush()
     sys.stderr.flush()
-    report, go = Pipe(), Pipe()
+    report = Pipe()
+    try:
+        go = Pipe()
+    except OSError:
+        report.close()
+        raise
     try:
         between = os.fork()
         if between == 0:

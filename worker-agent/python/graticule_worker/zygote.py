@@ -5,6 +5,7 @@ renders a project: what a parent has rendered, its children render wrongly.
 """
 
 import array
+import errno
 import gc
 import os
 import socket
@@ -21,6 +22,8 @@ _ALLOWED_THREADS = {qgis_init.BEARER_THREAD}
 _THREADS_END_WITHIN = 0.1
 """Seconds that a thread on its way out may still take before a fork is refused."""
 _MOST_DESCRIPTORS = 16
+_TRANSIENT = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+"""Why a fork may fail for lack of room, so that the next one may succeed."""
 
 
 def run(sock, settings):
@@ -90,6 +93,7 @@ class Zygote:
         self._plugins = loaded
         self._agent = os.getppid()
         self._descriptors = []
+        self._no_room = False
 
     def serve(self, ready):
         """Say `ready`, then answer until `quit` or the end of the socket. Does not return."""
@@ -110,9 +114,11 @@ class Zygote:
     def _receive(self):
         """Bytes from the agent; descriptors that came with them are put aside for the `fork` they belong to."""
         size = array.array("i").itemsize
-        data, ancillary, _, _ = self._socket.recvmsg(
+        data, ancillary, flags, _ = self._socket.recvmsg(
             frames.CHUNK, socket.CMSG_SPACE(_MOST_DESCRIPTORS * size), socket.MSG_CMSG_CLOEXEC
         )
+        # No more descriptors were to be had, and those that were sent are lost.
+        self._no_room = bool(flags & socket.MSG_CTRUNC)
         for level, kind, payload in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 received = array.array("i")
@@ -128,16 +134,17 @@ class Zygote:
             raise frames.FrameError(f"expected fork or quit, got {op!r}")
         mine, self._descriptors = self._descriptors[:2], self._descriptors[2:]
         number = message.get("worker")
+        transient = False
         try:
             reason = self._reason_against(message, mine)
             waiting = None if reason else self._fork(number, message["tmpdir"], *mine)
         except OSError as error:
-            reason = f"fork failed: {error.strerror or error}"
+            reason, transient = f"fork failed: {error.strerror or error}", error.errno in _TRANSIENT
         finally:
             for descriptor in mine:
                 os.close(descriptor)
         if reason:
-            self._channel.head({"event": "refused", "worker": number, "reason": reason})
+            self._channel.head({"event": "refused", "worker": number, "reason": reason, "transient": transient})
             return
         # The agent learns the pid before the worker can say a word on its own channel.
         try:
@@ -147,6 +154,8 @@ class Zygote:
             waiting.close()
 
     def _reason_against(self, message, given):
+        if len(given) != 2 and self._no_room:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         if len(given) != 2:
             return f"{len(given)} descriptors came with the request, 2 belong to it"
         if not message.get("tmpdir"):

@@ -234,6 +234,7 @@ class Zygote(Peer):
         if told["event"] == "refused":
             ours.close()
             os.close(output)
+            self.transient = told["transient"]
             return told["reason"]
         worker = Worker(ours, told["pid"])
         worker.output = output

@@ -253,7 +253,7 @@ class Endings(serving.Case):
         zygote = self.drop(driver.Zygote(self.tmpdir, {"warm_up": False}))
         zygote.send({"op": "fork", "worker": 9, "tmpdir": self.tmpdir})
         told = zygote.expect(b"H")
-        self.assertEqual((told["event"], told["worker"]), ("refused", 9))
+        self.assertEqual((told["event"], told["worker"], told["transient"]), ("refused", 9, False))
         self.assertIn("descriptors", told["reason"])
         worker = self.drop(zygote.fork(project("world.qgs")))
         self.assertEqual(worker.ask(get_map("areas")).status, 200)
@@ -274,8 +274,32 @@ class Refusing(serving.Case):
         reason = zygote.fork(project("world.qgs"))
         self.assertIsInstance(reason, str)
         self.assertIn("threads", reason)
+        self.assertFalse(zygote.transient)
         children = glob.glob(f"/proc/{zygote.pid}/task/*/children")
         self.assertEqual([open(path, encoding="ascii").read() for path in children if os.path.getsize(path)], [])
+
+    def test_a_fork_for_which_there_is_no_room_may_be_tried_again(self):
+        code = (
+            "import errno, os, runpy, sys\n"
+            "fork, failures = os.fork, [OSError(errno.EAGAIN, 'no room'), OSError(errno.EPERM, 'forbidden')]\n"
+            "def failing():\n"
+            "    if failures:\n"
+            "        raise failures.pop(0)\n"
+            "    return fork()\n"
+            "os.fork = failing\n"
+            f"sys.path.insert(0, {driver.PACKAGE!r})\n"
+            f"runpy.run_path({os.path.join(driver.PACKAGE, '__main__.py')!r}, run_name='__main__')\n"
+        )
+        zygote = self.drop(driver.Zygote(self.tmpdir, {"warm_up": False}, code=code))
+        before = kinds(zygote.pid)
+        self.assertIn("no room", zygote.fork(project("world.qgs")))
+        self.assertTrue(zygote.transient)
+        self.assertIn("forbidden", zygote.fork(project("world.qgs")))
+        self.assertFalse(zygote.transient)
+        self.assertEqual(kinds(zygote.pid), before)
+        worker = self.drop(zygote.fork(project("world.qgs")))
+        self.assertEqual(worker.ask(get_map("areas")).status, 200)
+        os.close(worker.output)
 
     def test_a_project_that_starts_threads_is_named(self):
         # With the rules that keep such a project out switched off: what they are for, and what holds without them.

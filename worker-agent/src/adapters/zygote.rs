@@ -54,6 +54,27 @@ pub enum Forked {
     Pid(i32),
     /// Why forking would not be safe.
     Refused(String),
+    /// Why the machine had no room for it; the next order may do.
+    Failed(String),
+}
+
+impl Forked {
+    /// What the zygote's answer to an order for this worker means.
+    fn read(told: FromWorker, ordered: u64) -> Result<Self, ChannelError> {
+        match told {
+            FromWorker::Forked { worker, pid } if worker == ordered => Ok(Self::Pid(pid)),
+            FromWorker::Refused {
+                worker,
+                reason,
+                transient,
+            } if worker == ordered => Ok(if transient {
+                Self::Failed(reason)
+            } else {
+                Self::Refused(reason)
+            }),
+            _ => Err(ChannelError::Unexpected("answer to a fork")),
+        }
+    }
 }
 
 /// Runs a zygote's channel until it breaks, or until nobody holds the sender of orders any more.
@@ -100,12 +121,29 @@ pub async fn run(
         };
         channel.send_with(&fork, &[order.channel, order.output]).await?;
         let answer = tokio::time::timeout(FORK_PATIENCE, channel.read_json::<FromWorker>(Kind::Head)).await;
-        let forked = match answer.map_err(|_| ChannelError::Unexpected("silence"))?? {
-            FromWorker::Forked { worker, pid } if worker == order.worker => Forked::Pid(pid),
-            FromWorker::Refused { worker, reason } if worker == order.worker => Forked::Refused(reason),
-            _ => return Err(ChannelError::Unexpected("answer to a fork")),
-        };
+        let told = answer.map_err(|_| ChannelError::Unexpected("silence"))??;
+        let forked = Forked::read(told, order.worker)?;
         // Whoever ordered may have gone; the child then sees the end of its channel and leaves.
         drop(order.answer.send(forked));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(told: &str) -> Result<Forked, ChannelError> {
+        Forked::read(serde_json::from_str(told).unwrap(), 12)
+    }
+
+    #[test]
+    fn a_fork_that_failed_is_not_one_that_is_not_safe() {
+        let forked = read(r#"{"event":"forked","worker":12,"pid":4712}"#);
+        assert!(matches!(forked, Ok(Forked::Pid(4712))));
+        let unsafe_now = read(r#"{"event":"refused","worker":12,"reason":"threads","transient":false}"#);
+        assert!(matches!(unsafe_now, Ok(Forked::Refused(reason)) if reason == "threads"));
+        let no_room = read(r#"{"event":"refused","worker":12,"reason":"no room","transient":true}"#);
+        assert!(matches!(no_room, Ok(Forked::Failed(reason)) if reason == "no room"));
+        assert!(read(r#"{"event":"forked","worker":13,"pid":4712}"#).is_err());
     }
 }

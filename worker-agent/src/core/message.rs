@@ -182,12 +182,15 @@ pub enum FromWorker {
         /// Its process id.
         pid: i32,
     },
-    /// Zygote only: forking would not be safe.
+    /// Zygote only: no worker was forked.
     Refused {
         /// The number from the order.
         worker: u64,
-        /// Which rule was broken.
+        /// Which rule was broken, or what the kernel said.
         reason: String,
+        /// The machine had no room for it now; else forking would not be safe.
+        #[serde(default)]
+        transient: bool,
     },
 }
 

@@ -383,6 +383,19 @@ fn a_refused_fork_means_spawned_workers() {
 }
 
 #[test]
+fn a_fork_that_failed_is_tried_again() {
+    let mut run = Run::new(Policy { workers: 1, ..policy() });
+    run.on(Event::Tick);
+    run.on(Event::ZygoteReady { generation: 1 });
+    let failed = Event::Exited {
+        worker: 1,
+        status: ExitStatus::NotStarted,
+    };
+    assert_eq!(run.on(failed), [gone(1, ExitReason::Start)]);
+    assert_eq!(run.later(SECOND), [start(2, Start::Fork(1))]);
+}
+
+#[test]
 fn spawned_workers_move_on_as_well_when_pins_change() {
     let mut run = Run::new(Policy {
         fork: false,

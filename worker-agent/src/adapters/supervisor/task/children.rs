@@ -387,7 +387,11 @@ async fn come_up(
                 );
                 return tell(Message::Event(Event::ForkRefused { worker }));
             }
-            None => {
+            // A start like any other that failed: the next one is tried in the same way, after a pause.
+            gone => {
+                if let Some(Forked::Failed(reason)) = gone {
+                    tracing::warn!(worker, reason, "a worker could not be forked");
+                }
                 let status = ExitStatus::NotStarted;
                 return tell(Message::Event(Event::Exited { worker, status }));
             }
