@@ -71,8 +71,11 @@ class Projects:
 
     def get(self, project):
         """(Held, whether it was loaded now) for the protocol's `project`. A copy at another version stays when the wanted one
-        cannot be loaded, and is dropped when it has been."""
+        cannot be loaded, and is dropped when it has been. An empty uri is an empty project, which is not kept."""
         uri, version = project["uri"], project.get("version", "")
+        if not uri:
+            # What QGIS answers without a project, such as the files of its pages, it still answers with one in hand.
+            return Held("", version, QgsProject(None, Qgis.ProjectCapabilities()), 0.0, 0, [], []), False
         held = self._held.get(uri)
         if held is not None and held.version == version:
             return held, False

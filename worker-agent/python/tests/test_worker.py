@@ -163,6 +163,17 @@ class Serving(serving.Case):
         self.assertEqual(missing["error"]["kind"], "project_missing")
         self.assertEqual(self.worker.operate("dance")["error"]["kind"], "internal")
 
+    def test_no_project_is_an_empty_one(self):
+        before = self.worker.operate("list")["result"]
+        self.worker.project, named = "", self.worker.project
+        try:
+            answer = self.ask("http://h:9080/wfs3/static/style.css", version="")
+        finally:
+            self.worker.project = named
+        self.assertEqual(answer.status, 200)
+        self.assertIsNone(answer.report["loaded"])
+        self.assertEqual(self.worker.operate("list")["result"], before)
+
     def test_evict(self):
         old = project("zipped.qgz")
         self.worker.operate("load", project={"uri": old, "version": "1"})
