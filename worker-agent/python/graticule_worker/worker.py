@@ -47,7 +47,8 @@ def run_spawned(sock, settings):
 
 
 class Request:
-    """A request as the agent sent it. `cancelled` and `feedback` are shared by both threads."""
+    """A request as the agent sent it. `cancelled` and `feedback` are shared by both threads. `loaded` is the Held that it made the
+    worker load and that is kept."""
 
     def __init__(self, message):
         self.id = message["id"]
@@ -62,6 +63,7 @@ class Request:
         self.body = bytearray()
         self.cancelled = False
         self.feedback = None
+        self.loaded = None
         self._stopped = threading.Event()
 
     def begin(self):
@@ -228,17 +230,19 @@ class Worker:
         answer = response.Response(self._channel, request)
         end = {"id": request.id}
         try:
-            loaded = self._render(request, answer)
+            self._render(request, answer)
             if answer.failure is not None:
                 raise answer.failure
             if request.cancelled and not answer.whole:
                 end["error"] = {"kind": "cancelled", "message": "stopped by a cancel"}
             else:
-                end["report"] = self._report(loaded, answer, wall, cpu)
+                end["report"] = self._report(request.loaded, answer, wall, cpu)
         except Exception as error:
             if isinstance(error, OSError) and error is answer.failure:
                 raise  # not QGIS's failure: the channel is closed
             end["error"] = _describe_error(error)
+        if "error" in end and request.loaded is not None:
+            end["loaded"] = request.loaded.describe()
         self._current = None
         self._channel.end(end)
 
@@ -249,8 +253,9 @@ class Worker:
             request.sleep()
             if not request.cancelled:
                 answer.finish()
-            return None
+            return
         held, loaded_now = self._projects.get(request.project)
+        request.loaded = held if loaded_now else None
         request.begin()
         if request.describes:
             answer.setHeader("Content-Type", "application/json")
@@ -265,14 +270,13 @@ class Worker:
             # At the end of a chain of requests to this very server a layer of its own cannot be opened. Others, who ask
             # from outside, are to find it whole.
             self._projects.unload(request.project["uri"])
-            return None
-        return held.describe() if loaded_now else None
+            request.loaded = None
 
     def _report(self, loaded, answer, wall, cpu):
         worked = time.perf_counter() - wall
         news = self._plugins.news()
         return {
-            "loaded": loaded,
+            "loaded": None if loaded is None else loaded.describe(),
             "cpu_ms": round((time.process_time() - cpu) * 1000, 1),
             "wall_ms": round(worked * 1000, 1),
             "bytes": answer.bytes,

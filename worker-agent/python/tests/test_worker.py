@@ -318,6 +318,14 @@ class Ending(serving.Case):
         answer = self.worker.answer()
         self.assertEqual(answer.error["kind"], "cancelled")
         self.assertIsNone(answer.status)
+        # It is held from now on, and who keeps the books has to know.
+        self.assertEqual(answer.end["loaded"]["uri"], project("big.qgs"))
+        self.assertIn(project("big.qgs"), [held["uri"] for held in self.worker.operate("list")["result"]])
+        self.worker.start_request(get_map("big", width=2000, height=1200), project=project("big.qgs"))
+        self.worker.send({"op": "cancel", "id": self.worker.last_id})
+        answer = self.worker.answer()
+        self.assertEqual(answer.error["kind"], "cancelled")
+        self.assertNotIn("loaded", answer.end)
         self.assertEqual(self.worker.ask(get_map("areas")).status, 200)
 
     def test_the_log_is_short(self):

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::channel::ChannelError;
 use super::supervisor::{Lease, Stop};
 use crate::core::frame::{BODY_CHUNK, Frame, Kind};
-use crate::core::message::{End, FromWorker, Report, ToWorker, WorkerError};
+use crate::core::message::{End, FromWorker, LoadedProject, Report, ToWorker, WorkerError};
 use crate::core::pool::ExitReason;
 
 /// How many pieces may be on their way to a client that reads slowly.
@@ -155,8 +155,8 @@ async fn drive(mut lease: Lease, job: Job, answer: oneshot::Sender<Result<Answer
     };
     match converse(&mut lease, &job, &mut exchange).await {
         Ok(end) => {
-            let report = exchange.finish(end);
-            lease.give_back(report.as_deref());
+            let (report, loaded) = exchange.finish(end);
+            lease.give_back(report.as_deref(), loaded);
         }
         Err(error) => {
             let reason = lease.broken().await;
@@ -297,18 +297,41 @@ impl Exchange {
         Ok(())
     }
 
-    /// Gives the client what it still waits for, and the report of what it cost.
-    fn finish(&mut self, end: End) -> Option<Box<Report>> {
+    /// Gives the client what it still waits for; tells what it cost, and which project the worker has loaded for nothing.
+    fn finish(&mut self, end: End) -> (Option<Box<Report>>, Option<LoadedProject>) {
         let report = end.report.map(Box::new);
         if let Some(error) = end.error {
             self.client.fail(Failure::Worker(error));
-            return report;
+            return (report, end.loaded);
         }
         let client = std::mem::replace(&mut self.client, Client::Done);
         if let (Client::Waits(answer), Some((status, headers)), Some(report)) = (client, self.head.take(), &report) {
             let body = Body::Whole(std::mem::take(&mut self.held), report.clone());
             drop(answer.send(Ok(Answer { status, headers, body })));
         }
-        report
+        (report, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_loaded_for_a_cancelled_request_is_told() {
+        let (answer, mut answered) = oneshot::channel();
+        let mut exchange = Exchange {
+            client: Client::Waits(answer),
+            head: None,
+            held: VecDeque::new(),
+            held_bytes: 0,
+            hold: 0,
+        };
+        let end = r#"{"id":"r","error":{"kind":"cancelled","message":"m"},
+            "loaded":{"uri":"/big.qgs","version":"1","load_ms":812.4}}"#;
+        let (report, loaded) = exchange.finish(serde_json::from_str(end).unwrap());
+        assert!(report.is_none(), "it was not answered");
+        assert_eq!(loaded.unwrap().uri, "/big.qgs");
+        assert!(matches!(answered.try_recv(), Ok(Err(Failure::Worker(_)))));
     }
 }

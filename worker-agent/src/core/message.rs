@@ -221,6 +221,9 @@ pub struct End {
     /// Instead of an answer.
     #[serde(default)]
     pub error: Option<WorkerError>,
+    /// Beside an error: the project that the request made the worker load all the same.
+    #[serde(default)]
+    pub loaded: Option<LoadedProject>,
     /// After `load`.
     #[serde(default)]
     pub result: Option<serde_json::Value>,
@@ -390,5 +393,6 @@ mod tests {
         assert!(matches!(serde_json::from_str(ready).unwrap(), FromWorker::Ready { .. }));
         let end: End = serde_json::from_str(r#"{"id":"r","error":{"kind":"project_broken","message":"m"}}"#).unwrap();
         assert_eq!(end.error.unwrap().kind, ErrorKind::ProjectBroken);
+        assert_eq!(end.loaded, None);
     }
 }

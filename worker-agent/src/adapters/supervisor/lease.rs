@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::task::Message;
 use crate::adapters::channel::Channel;
-use crate::core::message::{ProjectRef, Report};
+use crate::core::message::{LoadedProject, ProjectRef, Report};
 use crate::core::pool::{Event, ExitReason, Ticket, WorkerId};
 
 /// How long the end of a worker that was lost is waited for. It was killed, if it had not ended by itself.
@@ -117,9 +117,10 @@ impl Lease {
         drop(self.messages.send(Message::Event(Event::Left { ticket: self.ticket })));
     }
 
-    /// The worker has answered and can take the next request.
-    pub fn give_back(mut self, report: Option<&Report>) {
-        self.end(report.cloned());
+    /// The worker has done with the request and can take the next one; without a `report` it has not answered, but may have
+    /// `loaded` the project.
+    pub fn give_back(mut self, report: Option<&Report>, loaded: Option<LoadedProject>) {
+        self.end(report.cloned(), loaded);
     }
 
     /// The channel is of no further use. Waits for the worker's end and says what it meant, when it comes soon.
@@ -133,12 +134,13 @@ impl Lease {
         tokio::time::timeout(END_PATIENCE, ended).await.ok()?.ok()
     }
 
-    fn end(&mut self, report: Option<Report>) {
+    fn end(&mut self, report: Option<Report>, loaded: Option<LoadedProject>) {
         if let Some(channel) = self.channel.take() {
             drop(self.messages.send(Message::Returned {
                 worker: self.worker,
                 channel,
                 report,
+                loaded,
             }));
         }
     }
@@ -154,7 +156,7 @@ impl Drop for Lease {
                     .send(Message::Event(Event::Broken { worker: self.worker })),
             );
         } else {
-            self.end(None);
+            self.end(None, None);
         }
     }
 }

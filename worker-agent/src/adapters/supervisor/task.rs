@@ -22,7 +22,7 @@ use crate::adapters::processes::{Ended, Processes};
 use crate::adapters::python::Python;
 use crate::adapters::zygote::{ForkOrder, Image};
 use crate::core::index::Index;
-use crate::core::message::{ProjectRef, Report};
+use crate::core::message::{LoadedProject, ProjectRef, Report};
 use crate::core::pool::{
     Action, Event, ExitReason, ExitStatus, Generation, Policy, Pool, Refused, Start, Ticket, WorkerId,
 };
@@ -48,6 +48,8 @@ pub(super) enum Message {
         worker: WorkerId,
         channel: Channel,
         report: Option<Report>,
+        /// For a request that was not answered.
+        loaded: Option<LoadedProject>,
     },
     Event(Event),
     Adopted {
@@ -274,7 +276,8 @@ impl Task {
                 worker,
                 channel,
                 report,
-            } => self.returned(worker, channel, report),
+                loaded,
+            } => self.returned(worker, channel, report, loaded),
             Message::Begin => {}
             Message::Event(event) => {
                 match event {
@@ -479,7 +482,13 @@ impl Task {
         drop(reply.send(Ok(lease)));
     }
 
-    fn returned(&mut self, worker: WorkerId, channel: Channel, report: Option<Report>) {
+    fn returned(
+        &mut self,
+        worker: WorkerId,
+        channel: Channel,
+        report: Option<Report>,
+        mut loaded: Option<LoadedProject>,
+    ) {
         let Some(slot) = self.slots.get_mut(&worker) else {
             return;
         };
@@ -491,7 +500,6 @@ impl Task {
             self.observer.served(wanted);
         }
         let answered = report.is_some();
-        let mut loaded = None;
         if let Some(report) = report {
             if let Some(wanted) = &serving {
                 self.index.served(&wanted.project.uri, &wanted.name);
@@ -499,13 +507,17 @@ impl Task {
             if let Some(plugins) = report.plugins {
                 self.observer.plugins(plugins);
             }
-            if let Some(project) = report.loaded {
-                slot.versions.insert(project.uri.clone(), project.version.clone());
-                self.index.loaded(&project);
-                self.observer.loaded(true);
-                loaded = Some((project.uri, took(project.load_ms)));
-            }
+            loaded = report.loaded;
         }
+        let loaded = loaded.map(|project| {
+            slot.versions.insert(project.uri.clone(), project.version.clone());
+            if let Some(wanted) = &serving {
+                self.index.named(&project.uri, &wanted.name);
+            }
+            self.index.loaded(&project);
+            self.observer.loaded(true);
+            (project.uri, took(project.load_ms))
+        });
         let uri = loaded.as_ref().map(|(uri, _)| uri.clone());
         self.feed(Event::Finished {
             worker,

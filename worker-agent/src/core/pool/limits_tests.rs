@@ -213,6 +213,33 @@ fn what_another_worker_holds_as_well_is_dropped_first() {
 }
 
 #[test]
+fn what_was_loaded_for_nobody_is_held_and_dropped_like_the_rest() {
+    let mut run = Run::running(Policy {
+        workers: 1,
+        max_projects: 1,
+        ..policy()
+    });
+    run.arrive(1, "/left");
+    run.on(Event::Left { ticket: 1 });
+    let loaded = Some(("/left".to_owned(), SECOND));
+    run.on(Event::Finished {
+        worker: 1,
+        answered: false,
+        loaded,
+    });
+    let held = &run.pool.view(run.now).workers[0].projects;
+    assert!(held.contains(&"/left".to_owned()), "{held:?}");
+    assert_eq!(
+        run.arrive(2, "/b"),
+        [Action::Assign {
+            ticket: 2,
+            worker: 1,
+            evict: vec!["/left".into()]
+        }]
+    );
+}
+
+#[test]
 fn where_there_is_room_a_project_is_loaded_at_once() {
     let mut run = Run::running(policy());
     run.arrive(1, "/big");
