@@ -10,10 +10,11 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
+// Not nix's: it has no word for real-time signals, and takes a child that ended by one for an error.
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions, WaitOptions, WaitStatus, wait, waitid};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::core::pool::ExitStatus;
@@ -98,32 +99,29 @@ impl Processes {
     }
 
     fn reap(&self, ended: &UnboundedSender<Ended>) {
-        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         loop {
-            let pid = match waitid(Id::All, look) {
-                Ok(status) => status.pid(),
-                Err(Errno::ECHILD) => None,
-                Err(Errno::EINTR) => continue,
+            match waitid(WaitId::All, look) {
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
                 Err(error) => {
-                    tracing::error!(%error, "could not wait for child processes");
-                    None
+                    if error != Errno::CHILD {
+                        tracing::error!(%error, "could not wait for child processes");
+                    }
+                    if ended.is_closed() {
+                        return;
+                    }
+                    std::thread::sleep(NO_CHILD_PAUSE);
+                    continue;
                 }
-            };
-            let Some(pid) = pid else {
-                if ended.is_closed() {
-                    return;
-                }
-                std::thread::sleep(NO_CHILD_PAUSE);
+            }
+            let mut children = self.lock();
+            let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) else {
                 continue;
             };
-            let mut children = self.lock();
-            let status = match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(_, code)) => ExitStatus::Code(code),
-                Ok(WaitStatus::Signaled(_, signal, _)) => ExitStatus::Signal(signal as i32),
-                _ => continue,
-            };
+            let Some(status) = exit_status(status) else { continue };
             let end = Ended {
-                pid: pid.as_raw(),
+                pid: pid.as_raw_nonzero().get(),
                 status,
             };
             if children.known.remove(&end.pid) {
@@ -140,5 +138,48 @@ impl Processes {
 
     fn lock(&self) -> MutexGuard<'_, Children> {
         self.children.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// None for a child that has not ended.
+fn exit_status(status: WaitStatus) -> Option<ExitStatus> {
+    let code = status.exit_status().map(ExitStatus::Code);
+    code.or_else(|| status.terminating_signal().map(ExitStatus::Signal))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt as _;
+
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+
+    /// One test: its reaper takes in every child of this process.
+    #[tokio::test]
+    async fn children_are_reaped_however_they_ended() {
+        let (report, mut ended) = unbounded_channel();
+        let processes = Processes::start(report).unwrap();
+        let run = |script: &str| {
+            let mut command = Command::new("/bin/sh");
+            // Workers and zygotes leave the agent's group as well.
+            command.args(["-c", script]).process_group(0);
+            processes.spawn(&mut command).unwrap()
+        };
+        // The first real-time signal that C libraries leave to programs; the younger ones come after it.
+        let first = run("kill -34 $$");
+        let mut wanted = vec![(first, ExitStatus::Signal(34))];
+        wanted.push((run("sleep 0.2; exit 7"), ExitStatus::Code(7)));
+        wanted.push((run("sleep 0.2; kill -9 $$"), ExitStatus::Signal(9)));
+        wanted.push((run("sleep 0.2; kill -64 $$"), ExitStatus::Signal(64)));
+        let mut seen = Vec::new();
+        while seen.len() < wanted.len() {
+            let end = tokio::time::timeout(Duration::from_secs(20), ended.recv()).await;
+            let end = end.expect("a child was not reaped").unwrap();
+            seen.push((end.pid, end.status));
+        }
+        seen.sort_unstable_by_key(|(pid, _)| *pid);
+        wanted.sort_unstable_by_key(|(pid, _)| *pid);
+        assert_eq!(seen, wanted);
     }
 }
