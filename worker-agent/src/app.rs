@@ -171,6 +171,7 @@ pub async fn build(loaded: &Loaded<Config>, sources: Sources) -> anyhow::Result<
     });
     let projects = &config.worker.qgis.projects;
     let workers_environment = python.environment();
+    let grace = policy.grace;
     let supervisor = Supervisor::new(policy, live::loading(config), python.clone(), witness)?;
     let standing = Standing::default();
     let drain_delay = Duration::from_secs_f64(server.drain_delay.clamp(0.0, 60.0));
@@ -191,7 +192,7 @@ pub async fn build(loaded: &Loaded<Config>, sources: Sources) -> anyhow::Result<
         quarantine: quarantine.clone(),
         forwarded: Current::new(sharing_rules.forwarded.clone()),
         plugins: plugins.clone(),
-        answers: Answers::new(sharing_rules, cache_limits, Arc::clone(&metrics)),
+        answers: Answers::new(sharing_rules, cache_limits, grace, Arc::clone(&metrics)),
         catalog: Catalog::new(storage.clone(), &config.catalog)?,
         metrics: Arc::clone(&metrics),
         demand: demand.clone(),

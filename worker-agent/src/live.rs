@@ -113,6 +113,7 @@ impl Parts for Live {
         // First, so that Envoy waits longer before requests may take longer.
         self.told.set(Configured::of(after));
         self.metrics.set_failure_limit(policy.max_failure_pressure);
+        self.answers.set_grace(policy.grace);
         self.supervisor.adopt(policy, loading(after));
         // What was set by `resize` stays unless the configured number changes.
         if after.worker.num_processes != before.worker.num_processes {

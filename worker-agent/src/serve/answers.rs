@@ -100,6 +100,8 @@ struct Inner {
     flights: Shared<Arc<Whole>>,
     /// How often something may have changed data. An answer that was begun before is not given to who asks after.
     changes: AtomicU64,
+    /// For how long a worker may run on that nobody waits for any more.
+    grace: Current<Duration>,
     metrics: Arc<Metrics>,
 }
 
@@ -129,25 +131,38 @@ struct Keeping {
 
 type Ended = shared::Rendered<Arc<Whole>, Rendered>;
 
+/// A worker that is killed at the end of its grace may have handed its change to a database just before.
+const SETTLING: Duration = Duration::from_secs(1);
+
 /// Something may be changing data of a project. Its end, however it comes about, makes what was rendered before old.
 struct Changing<'a> {
     answers: &'a Answers,
     uri: &'a str,
+    /// It was answered, so nothing of it is to come.
+    answered: bool,
 }
 
 impl Drop for Changing<'_> {
     fn drop(&mut self) {
-        self.answers.inner.changes.fetch_add(1, Ordering::SeqCst);
-        let mut cache = self.answers.cache();
-        cache.forget_project(self.uri);
-        self.answers.show(&cache);
+        self.answers.changed(self.uri);
+        if self.answered {
+            return;
+        }
+        // Its client has left or its time is over, and the worker may go on until it is killed.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (answers, uri) = (self.answers.clone(), self.uri.to_owned());
+            runtime.spawn(async move {
+                tokio::time::sleep(*answers.inner.grace.get() + SETTLING).await;
+                answers.changed(&uri);
+            });
+        }
     }
 }
 
 impl Answers {
-    /// Nothing is kept yet.
+    /// Nothing is kept yet. A worker may run on for `grace` when nobody waits for it any more.
     #[must_use]
-    pub fn new(rules: SharingRules, limits: Limits, metrics: Arc<Metrics>) -> Self {
+    pub fn new(rules: SharingRules, limits: Limits, grace: Duration, metrics: Arc<Metrics>) -> Self {
         metrics.cache_limit(limits.max_bytes);
         Self {
             inner: Arc::new(Inner {
@@ -155,6 +170,7 @@ impl Answers {
                 cache: Mutex::new(ResponseCache::new(limits)),
                 flights: Shared::default(),
                 changes: AtomicU64::new(0),
+                grace: Current::new(grace),
                 metrics,
             }),
         }
@@ -166,6 +182,19 @@ impl Answers {
         let mut cache = self.cache();
         cache.clear();
         self.show(&cache);
+    }
+
+    /// Data of the project with this uri may have changed.
+    fn changed(&self, uri: &str) {
+        self.inner.changes.fetch_add(1, Ordering::SeqCst);
+        let mut cache = self.cache();
+        cache.forget_project(uri);
+        self.show(&cache);
+    }
+
+    /// From now on workers may run on for so long when nobody waits for them any more.
+    pub fn set_grace(&self, grace: Duration) {
+        self.inner.grace.set(grace);
     }
 
     /// Keeps and shares by other rules from now on.
@@ -215,11 +244,15 @@ impl Answers {
         let sharing = &call.sharing;
         let rendered_as = |how: How, Rendered { served, result }| Answered { served, how, result };
         let Some(question) = &sharing.key else {
-            let changing = (!call.request.safe).then_some(Changing {
+            let mut changing = (!call.request.safe).then_some(Changing {
                 answers: self,
                 uri: &call.project.uri,
+                answered: false,
             });
             let rendered = render().await;
+            if let Some(changing) = &mut changing {
+                changing.answered = rendered.result.is_ok();
+            }
             drop(changing);
             return rendered_as(How::Bypass, rendered);
         };

@@ -9,6 +9,7 @@ use crate::core::ogc::{Incoming, parse};
 const CAPS: &str = "SERVICE=WMS&REQUEST=GetCapabilities";
 const MAP: &str = "SERVICE=WMS&REQUEST=GetMap&WIDTH=9&HEIGHT=9";
 const AGE: Duration = Duration::from_secs(300);
+const GRACE: Duration = Duration::from_millis(100);
 
 /// Answers as an agent gives them, with QGIS left out.
 struct World {
@@ -21,6 +22,8 @@ struct World {
     headers: Vec<(String, String)>,
     body: &'static str,
     stream: bool,
+    /// Renders do not end.
+    hangs: bool,
 }
 
 impl World {
@@ -38,7 +41,7 @@ impl World {
             max_entry_bytes: max_bytes,
         };
         Self {
-            answers: Answers::new(rules, limits, Arc::new(Metrics::new(5.0).unwrap())),
+            answers: Answers::new(rules, limits, GRACE, Arc::new(Metrics::new(5.0).unwrap())),
             version: "1",
             held: "1",
             renders: Arc::default(),
@@ -46,6 +49,7 @@ impl World {
             headers: vec![("Content-Type".into(), "text/xml".into())],
             body: "<WMS_Capabilities/>",
             stream: false,
+            hangs: false,
         }
     }
 
@@ -97,9 +101,13 @@ impl World {
     fn render(&self) -> impl Future<Output = Rendered> + Send + 'static {
         let (renders, version) = (Arc::clone(&self.renders), self.held.to_owned());
         let (status, headers, body, stream) = (self.status, self.headers.clone(), self.body, self.stream);
+        let hangs = self.hangs;
         async move {
             renders.fetch_add(1, Ordering::SeqCst);
             tokio::task::yield_now().await;
+            if hangs {
+                std::future::pending::<()>().await;
+            }
             let body = if stream {
                 ToldBody::Stream(mpsc::channel(1).1)
             } else {
@@ -303,4 +311,27 @@ async fn who_asks_after_a_change_does_not_get_what_was_begun_before() {
     let (begun, _) = tokio::join!(world.ask(CAPS, &[("cache-control", "no-cache")]), change());
     assert_eq!(begun.how, How::Miss);
     assert_eq!(world.ask(CAPS, &[]).await.how, How::Miss);
+}
+
+#[tokio::test]
+async fn a_change_whose_client_has_left_may_still_come() {
+    const CHANGE: &str = "<Transaction xmlns=\"http://www.opengis.net/wfs\" service=\"WFS\"/>";
+    let mut world = World::new(1 << 20);
+    let ask = async |world: &World| world.ask(CAPS, &[]).await.how;
+    assert_eq!((ask(&world).await, ask(&world).await), (How::Miss, How::Hit));
+    world.hangs = true;
+    let change = world.send(Method::POST, "SERVICE=WFS&REQUEST=Transaction", &[], CHANGE);
+    assert!(tokio::time::timeout(Duration::from_millis(20), change).await.is_err());
+    world.hangs = false;
+    // What is rendered now may be from before the change.
+    assert_eq!((ask(&world).await, ask(&world).await), (How::Miss, How::Hit));
+    tokio::time::sleep(GRACE + SETTLING + Duration::from_millis(200)).await;
+    assert_eq!((ask(&world).await, ask(&world).await), (How::Miss, How::Hit));
+    // One that is answered has been made.
+    world
+        .send(Method::POST, "SERVICE=WFS&REQUEST=Transaction", &[], CHANGE)
+        .await;
+    assert_eq!((ask(&world).await, ask(&world).await), (How::Miss, How::Hit));
+    tokio::time::sleep(GRACE + SETTLING + Duration::from_millis(200)).await;
+    assert_eq!(ask(&world).await, How::Hit);
 }
