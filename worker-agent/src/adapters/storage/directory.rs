@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::beside::Beside;
+use super::turns::Turns;
 use super::{Backend, Listed, Trouble};
 use crate::core::locate::{At, Candidates, Place, Suffix};
 use crate::core::message::{Begun, ProjectRef};
@@ -20,6 +21,7 @@ pub struct Directory {
     root: PathBuf,
     /// Where data files count in versions.
     beside: Option<Arc<Beside>>,
+    turns: Turns,
 }
 
 impl Directory {
@@ -30,6 +32,7 @@ impl Directory {
         Self {
             root: root.into(),
             beside: data_files.then(Arc::default),
+            turns: Turns::default(),
         }
     }
 }
@@ -41,25 +44,18 @@ impl Backend for Directory {
             return Err(Trouble::Missing);
         };
         let beside = self.beside.clone();
-        blocking(move || look(&candidates, beside.as_deref())).await
+        let look = move || look(&candidates, beside.as_deref());
+        self.turns.take(look).await
     }
 
     async fn list(&self) -> Result<Vec<Listed>, Trouble> {
         let root = self.root.clone();
-        blocking(move || list(&root)).await
+        self.turns.take(move || list(&root)).await
     }
 
     fn believed_for(&self) -> Option<Duration> {
         None
     }
-}
-
-/// Does what waits for a disk.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Trouble> + Send + 'static,
-) -> Result<T, Trouble> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(Trouble::Down(error.to_string())))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "as map_err wants it")]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::turns::Turns;
 use super::{Backend, Listed, Trouble};
 use crate::core::locate::{At, Place};
 use crate::core::message::{Begun, ProjectRef};
@@ -33,6 +34,7 @@ pub struct GeoPackage {
     /// The part of the path that no client can influence.
     fence: Option<PathBuf>,
     believed_for: Duration,
+    turns: Turns,
 }
 
 /// A URL taken apart: the file, and what the project is called in it.
@@ -73,6 +75,7 @@ impl GeoPackage {
             template,
             fence,
             believed_for,
+            turns: Turns::default(),
         })
     }
 }
@@ -86,12 +89,13 @@ impl Backend for GeoPackage {
         let (file, project) = parse(url).map_err(Trouble::Unusable)?;
         let rows = stored::rows(project.as_deref().unwrap_or(&place.relative), place.suffix);
         let fence = self.fence.clone();
-        super::blocking(move || look(Path::new(&file), fence.as_deref(), &rows)).await
+        let look = move || look(Path::new(&file), fence.as_deref(), &rows);
+        self.turns.take(look).await
     }
 
     async fn list(&self) -> Result<Vec<Listed>, Trouble> {
         let (file, template) = (PathBuf::from(&self.file), self.template.clone());
-        super::blocking(move || list(&file, template.as_deref())).await
+        self.turns.take(move || list(&file, template.as_deref())).await
     }
 
     fn believed_for(&self) -> Option<Duration> {

@@ -10,6 +10,7 @@ mod directory;
 mod geopackage;
 mod postgresql;
 mod s3;
+mod turns;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
@@ -22,10 +23,10 @@ use crate::core::known::{Known, Sight, Verdict};
 use crate::core::locate::{LocateError, Place, ProjectName, Root, SearchPaths, Suffix, direct};
 use crate::core::message::{Begun, ProjectRef, User};
 pub use custom::Hosts;
-use directory::blocking;
 use graticule_daemon::current::Current;
 pub use postgresql::{servers as postgresql_servers, worker_variables};
 use tokio::sync::mpsc;
+use turns::blocking;
 
 /// What stands behind a location.
 #[tonic::async_trait]
