@@ -67,22 +67,29 @@ impl Machine {
         self.total
     }
 
-    /// What is in use of it and cannot be had back at once, in bytes: not counted are files that the kernel keeps in
-    /// memory and does not use.
+    /// What is in use of it and cannot be had back at once, in bytes: not counted are files on a disk that the kernel keeps
+    /// in memory, also those that are read again and again. Files in memory alone (tmpfs) count: they have nowhere to go.
     ///
     /// # Errors
     /// When the kernel does not tell, as when the control group has gone.
     pub fn used(&self) -> io::Result<u64> {
-        let (usage, inactive) = match self.source {
-            Source::CgroupV2 => ("memory.current", "inactive_file"),
-            Source::CgroupV1 => ("memory.usage_in_bytes", "total_inactive_file"),
+        // The kernel has files in memory on the lists of anonymous pages, so neither of the two lists holds any.
+        let (usage, files) = match self.source {
+            Source::CgroupV2 => ("memory.current", ["active_file", "inactive_file"]),
+            Source::CgroupV1 => ("memory.usage_in_bytes", ["total_active_file", "total_inactive_file"]),
             Source::Host => {
                 let available = field(&self.place, "MemAvailable:")?.saturating_mul(1024);
                 return Ok(self.total.saturating_sub(available));
             }
         };
-        let inactive = field(&self.place.join("memory.stat"), inactive)?;
-        Ok(number(&self.place.join(usage))?.saturating_sub(inactive))
+        let place = self.place.join("memory.stat");
+        let stat = fs::read_to_string(&place)?;
+        let mut used = number(&self.place.join(usage))?;
+        for key in files {
+            let bytes = find(&stat, key).ok_or_else(|| no_field(&place.display().to_string(), key))?;
+            used = used.saturating_sub(bytes);
+        }
+        Ok(used)
     }
 
     /// Where the bound comes from.

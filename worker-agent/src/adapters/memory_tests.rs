@@ -34,14 +34,17 @@ impl Tree {
             .with(&at("/memory.current"), format!("{current}\n"))
             .with(
                 &at("/memory.stat"),
-                format!("anon 1\nfile 2\ninactive_file {inactive}\n"),
+                format!("anon 1\nfile 2\ninactive_file {inactive}\nactive_file 0\n"),
             )
     }
 
     /// A group of version 1.
     fn v1(self, group: &str, limit: u64, usage: u64, inactive: u64) -> Self {
         let at = |file| format!("sys/fs/cgroup/memory/{group}{file}");
-        let stat = format!("inactive_file 7\nhierarchical_memory_limit 9\ntotal_inactive_file {inactive}\n");
+        let stat = format!(
+            "inactive_file 7\nactive_file 8\nhierarchical_memory_limit 9\ntotal_inactive_file {inactive}\n\
+             total_active_file 0\n"
+        );
         self.with(&at("/memory.limit_in_bytes"), format!("{limit}\n"))
             .with(&at("/memory.usage_in_bytes"), format!("{usage}\n"))
             .with(&at("/memory.stat"), stat)
@@ -92,6 +95,24 @@ fn version_1_with_a_limit_also_when_the_path_is_the_hosts() {
     // Mounted from the container's group on, as without a namespace.
     let tree = Tree::new(groups).v1("", 2 * GIB, GIB, 0);
     assert_eq!(tree.seen(), ("cgroup v1", 2 * GIB, GIB));
+}
+
+/// A data set that all workers read moves to the active list; a container that does nothing but serve it is full of it.
+#[test]
+fn files_that_are_read_again_and_again_can_be_had_back() {
+    let current = 4 * GIB - 4096;
+    let stat = "anon 1073741824\nfile 3221221376\nshmem 104857600\ninactive_anon 1178599424\nactive_anon 0\n\
+                inactive_file 1048576\nactive_file 3115315200\nunevictable 0\n";
+    let tree = Tree::new("0::/app\n").v2("app", 4 * GIB, current, 0);
+    let tree = tree.with("sys/fs/cgroup/app/memory.stat", stat);
+    let used = current - 1_048_576 - 3_115_315_200;
+    assert_eq!(tree.seen(), ("cgroup v2", 4 * GIB, used));
+    assert_eq!(used, GIB + 104_857_600, "what is in memory alone counts");
+
+    let stat = "cache 0\ninactive_file 0\nactive_file 0\ntotal_inactive_file 1048576\ntotal_active_file 3115315200\n";
+    let tree = Tree::new("4:memory:/app\n").v1("app", 4 * GIB, current, 0);
+    let tree = tree.with("sys/fs/cgroup/memory/app/memory.stat", stat);
+    assert_eq!(tree.seen(), ("cgroup v1", 4 * GIB, used));
 }
 
 #[test]
