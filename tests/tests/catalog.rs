@@ -401,6 +401,23 @@ async fn a_project_is_told_in_detail_and_drawn_once() {
     file.set_modified(std::time::SystemTime::now()).unwrap();
     assert_eq!(how(&stack.get(target).await), "miss");
 
+    // A client that asks QGIS in the catalog's own words neither gets the catalog's answer nor has it get QGIS's.
+    let (project, preview) = ("/catalog/project?MAP=/public/roads", "/catalog/preview?MAP=/world");
+    let words = |name: &str, what: &str| {
+        format!("/?MAP={name}&SERVICE=WMS&VERSION=1.3.0&REQUEST=GetProjectSettings&CATALOG={what}")
+    };
+    for target in [words("/public/roads", "project"), words("/world", "preview")] {
+        let theirs = stack.get(&target).await;
+        assert!(
+            theirs.expect(200).media_type().contains("xml"),
+            "{target}: {}",
+            theirs.media_type()
+        );
+    }
+    let told = stack.get(project).await.expect(200).json();
+    assert_eq!(told["id"], "/public/roads");
+    assert_eq!(stack.get(preview).await.expect(200).media_type(), "image/png");
+
     // What cannot be shown says so, with its status.
     for (target, status, words) in [
         ("/catalog/preview?MAP=/unreadable", 500, "cannot be shown"),

@@ -89,6 +89,16 @@ pub struct Sharing {
 }
 
 impl Sharing {
+    /// The same for a question of this server's own that is asked in the words of a request: `what` is wanted, and a client
+    /// with these very words wants something else. No key of a client's request begins with a letter.
+    #[must_use]
+    pub fn of_ours(self, what: &str) -> Self {
+        Self {
+            key: self.key.map(|key| format!("{what} of {key}")),
+            ..self
+        }
+    }
+
     /// The same for an answer that is for this client alone.
     #[must_use]
     pub fn alone(self) -> Self {
@@ -256,7 +266,7 @@ fn api_traits(rest: &str) -> Traits {
     }
 }
 
-/// A list of texts as one: each with its length before it, so that no two lists look the same.
+/// A list of texts as one: each with its length before it, so that no two lists look the same. It begins with a digit.
 struct Text(String);
 
 impl Text {

@@ -407,6 +407,27 @@ fn an_answer_for_one_alone_is_not_kept() {
 }
 
 #[test]
+fn no_client_asks_what_this_server_asks_in_the_same_words() {
+    let clients = [get(CAPS), get(MAP), Asked::get("/wfs3/collections", "MAP=/w")];
+    for client in &clients {
+        let theirs = client.sharing();
+        assert!(
+            theirs
+                .key
+                .as_ref()
+                .unwrap()
+                .starts_with(|first: char| first.is_ascii_digit())
+        );
+        let ours = theirs.clone().of_ours("project");
+        assert!(ours.key.as_ref().unwrap().starts_with("project"));
+        assert_ne!(ours.key, theirs.clone().of_ours("preview").key);
+        let kept = |sharing: Sharing| Sharing { key: None, ..sharing };
+        assert_eq!(kept(ours), kept(theirs));
+    }
+    assert_eq!(get(CAPS).sharing().alone().of_ours("project").key, None);
+}
+
+#[test]
 fn named_headers_are_part_of_every_question() {
     let spoken = |language| get(MAP).with(&[("accept-language", language)]);
     assert_eq!(spoken("de").key(), spoken("fr").key());

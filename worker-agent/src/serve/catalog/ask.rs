@@ -104,7 +104,8 @@ impl Front {
         account.lane = Some(class.lane);
         account.fingerprint = fingerprint(&request, b"");
         let (key, project) = self.project(&request).await?;
-        let sharing = self.sharing(&asked, &request, origin, class);
+        // A client can ask QGIS the same to the letter.
+        let sharing = self.sharing(&asked, &request, origin, class).of_ours(what);
         let wanted = Wanted {
             name: key,
             project: project.clone(),
