@@ -2,6 +2,7 @@
 //! the agent.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::fs;
 use std::process::Output;
 
 use nix::sys::signal::Signal;
@@ -162,4 +163,85 @@ async fn what_cannot_be_pinned_is_refused_and_not_kept() {
         kept["pinned"] == true && kept["problem"].as_str().unwrap().contains("lost")
     })
     .await;
+}
+
+/// Ends QGIS while it reads certain projects.
+const PLUGIN: &str = r#"
+import os
+import signal
+
+from qgis.core import QgsProject
+
+read = QgsProject.read
+
+
+def read_or_die(project, *arguments):
+    if arguments:
+        with open(str(arguments[0])) as file:
+            if "ends QGIS" in file.read():
+                os.kill(os.getpid(), signal.SIGSEGV)
+    return read(project, *arguments)
+
+
+def serverClassFactory(interface):
+    QgsProject.read = read_or_die
+    return object()
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_project_that_ends_qgis_takes_nothing_else_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let (projects, plugins) = (folder.path().join("projects"), folder.path().join("plugins"));
+    fs::create_dir_all(&projects).unwrap();
+    fs::create_dir_all(plugins.join("ends_qgis")).unwrap();
+    fs::write(plugins.join("ends_qgis/__init__.py"), PLUGIN).unwrap();
+    let about = "[general]\nname=Ends QGIS\nversion=1.0\nqgisMinimumVersion=3.28\nserver=True\n";
+    fs::write(plugins.join("ends_qgis/metadata.txt"), about).unwrap();
+    let sound = fs::read_to_string(parts::failing_projects().join("broken.qgs")).unwrap();
+    let fatal = format!("{sound}<!-- ends QGIS -->\n");
+    fs::write(projects.join("sound.qgs"), &sound).unwrap();
+    fs::write(projects.join("fatal.qgs"), &fatal).unwrap();
+    fs::write(projects.join("other.qgs"), &fatal).unwrap();
+    let mut stack = Plan::agents(1)
+        .projects(&projects)
+        .agent(
+            "CONF_WORKER__QGIS__PLUGINS__PATHS",
+            format!("\"{}\"", plugins.display()),
+        )
+        .agent("CONF_WORKER__QGIS__PLUGINS__ALLOWED", "nothing_yet")
+        .start()
+        .await;
+    cli(&stack.agents[0], &["cache", "pin", "/sound"], 0);
+    cli(&stack.agents[0], &["cache", "pin", "/fatal"], 0);
+    stack.agents[0].terminate();
+    stack.agents[0].until_ended().await;
+
+    // From now on QGIS does not survive it.
+    stack.agents[0].set("CONF_WORKER__QGIS__PLUGINS__ALLOWED", "ends_qgis");
+    stack.agents[0].start();
+    stack.agents[0].until_ready().await;
+    let agent = &stack.agents[0];
+    until_held(agent, "/sound").await;
+    let kept = project(agent, "/fatal").unwrap();
+    let problem = kept["problem"].as_str().unwrap();
+    assert!(kept["pinned"] == true && problem.contains("signal 11"), "{kept}");
+    until("workers that are forked", async || {
+        let workers = agent.workers().await;
+        workers.len() == 2 && workers.iter().all(|worker| worker.start == "fork")
+    })
+    .await;
+
+    // Another one is refused, and not kept; what is there stays.
+    let said = cli(agent, &["cache", "pin", "/other"], 1);
+    assert!(
+        said.contains("so it is not pinned") && said.contains("signal 11"),
+        "{said}"
+    );
+    assert!(project(agent, "/other").is_none_or(|other| other["pinned"] == false));
+    until_held(agent, "/sound").await;
+
+    // A version that does no harm is loaded by itself.
+    fs::write(projects.join("fatal.qgs"), format!("{sound}\n")).unwrap();
+    until_held(agent, "/fatal").await;
+    assert_eq!(project(agent, "/fatal").unwrap()["problem"], "");
 }

@@ -36,7 +36,7 @@ def run(sock, settings):
     loaded = plugins.Plugins(qgis, settings, _ALLOWED_THREADS)
     loaded.load_before_forks()  # before the projects, which may need them
     held = projects.Projects(qgis.server, settings)
-    failed, not_preloaded = _preload(held, settings)
+    failed, not_preloaded = _preload(held, settings, frames.Channel(sock))
     # Objects of before the fork are never collected: collecting would write to their pages and end the sharing.
     gc.collect()
     gc.freeze()
@@ -55,10 +55,12 @@ def run(sock, settings):
     )
 
 
-def _preload(held, settings):
+def _preload(held, settings, channel):
     failed, not_preloaded = [], []
     for entry in settings.preload:
         uri = entry["uri"]
+        # Told before each: when QGIS ends or hangs, the agent knows over which.
+        channel.head({"event": "preloading", "uri": uri})
         try:
             reason = preload.reason_against(entry.get("file") or uri, settings) or _load(held, entry)
             if reason is not None:

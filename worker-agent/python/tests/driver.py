@@ -216,7 +216,11 @@ class Zygote(Peer):
     def __init__(self, tmpdir, settings=None, extra=(), stderr=None, code=None):
         sock, pid = _start("zygote", settings or {}, tmpdir, dict(extra), stderr, code)
         super().__init__(sock, pid)
+        self.began = []
         self.ready = self.expect(b"H")
+        while self.ready["event"] == "preloading":
+            self.began.append(self.ready["uri"])
+            self.ready = self.expect(b"H")
         self.tmpdir = tmpdir
         self._forks = 0
 

@@ -58,6 +58,8 @@ class Forking(serving.Case):
         self.assertEqual([one["uri"] for one in ready["not_preloaded"]], [project("remote.qgs")])
         self.assertIn("wms", ready["not_preloaded"][0]["reason"])
 
+        every = [*PRELOADED, "remote.qgs", "broken.qgs", "nope.qgs"]
+        self.assertEqual(self.zygote.began, [project(name) for name in every])
     def test_a_worker_belongs_to_the_agent(self):
         worker = self.fork()
         self.assertEqual(worker.ready["start"], "fork")

@@ -168,6 +168,11 @@ pub enum FromWorker {
         #[serde(default)]
         plugins: Vec<Plugin>,
     },
+    /// Zygote only, before it is ready: it begins to load this project.
+    Preloading {
+        /// What it opens.
+        uri: String,
+    },
     /// The head of an answer.
     Response {
         /// The HTTP status.

@@ -1,5 +1,6 @@
 //! Types and decisions: everything here is synchronous, takes time as an argument and opens nothing.
 
+pub mod blame;
 pub mod bucket;
 pub mod bucket_fault;
 pub mod catalog;

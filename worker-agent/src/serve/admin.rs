@@ -144,6 +144,42 @@ fn disk(error: PinsError) -> Status {
     Status::failed_precondition(error.to_string())
 }
 
+/// Pins a project. It is written down once it is loaded: what takes QGIS down must not be tried again at every start.
+async fn pin(inner: Arc<Inner>, name: ProjectName, project: ProjectRef) -> Result<PinProjectReply, Status> {
+    let mut pins = inner.pins.lock().await;
+    let reply = |load_ms, already| PinProjectReply {
+        project: name.key().into(),
+        load_ms,
+        already,
+    };
+    if pins.contains(name.key()) {
+        // One that the fleet has pinned becomes this agent's own besides, and stays when the fleet's ends.
+        pins.add(name.key()).map_err(disk)?;
+        let cached = inner.supervisor.cached().await;
+        let load_ms = cached
+            .iter()
+            .find(|cached| cached.uri == project.uri)
+            .map_or(0.0, |cached| cached.record.load_ms);
+        return Ok(reply(load_ms, true));
+    }
+    let pinned = Pinned {
+        name: name.key().to_owned(),
+        project,
+    };
+    let load_ms = inner.supervisor.pin(pinned).await.map_err(|problem| {
+        Status::failed_precondition(format!(
+            "the project '{name}' cannot be loaded, so it is not pinned: {problem}"
+        ))
+    })?;
+    if let Err(error) = pins.add(name.key()) {
+        inner.supervisor.repin(Vec::new(), vec![name.key().to_owned()]);
+        return Err(disk(error));
+    }
+    inner.names.send_replace(pins.iter().map(str::to_owned).collect());
+    tracing::info!(project = name.key(), load_ms, "pinned");
+    Ok(reply(load_ms, false))
+}
+
 #[tonic::async_trait]
 impl QgisAdmin for Admin {
     type CatalogStream = rpc::Items;
@@ -215,48 +251,11 @@ impl QgisAdmin for Admin {
     }
 
     async fn pin_project(&self, request: Request<PinProjectRequest>) -> Result<Response<PinProjectReply>, Status> {
-        let inner = &self.inner;
-        let (name, project) = find(&inner.storage, &request.into_inner().project).await?;
-        let mut pins = inner.pins.lock().await;
-        if pins.contains(name.key()) {
-            // One that the fleet has pinned becomes this agent's own besides, and stays when the fleet's ends.
-            pins.add(name.key()).map_err(disk)?;
-            let cached = inner.supervisor.cached().await;
-            let load_ms = cached
-                .iter()
-                .find(|cached| cached.uri == project.uri)
-                .map_or(0.0, |cached| cached.record.load_ms);
-            return Ok(Response::new(PinProjectReply {
-                project: name.key().into(),
-                load_ms,
-                already: true,
-            }));
-        }
-        pins.add(name.key()).map_err(disk)?;
-        match inner
-            .supervisor
-            .pin(Pinned {
-                name: name.key().to_owned(),
-                project,
-            })
-            .await
-        {
-            Ok(load_ms) => {
-                inner.names.send_replace(pins.iter().map(str::to_owned).collect());
-                tracing::info!(project = name.key(), load_ms, "pinned");
-                Ok(Response::new(PinProjectReply {
-                    project: name.key().into(),
-                    load_ms,
-                    already: false,
-                }))
-            }
-            Err(problem) => {
-                pins.remove(name.key()).map_err(disk)?;
-                Err(Status::failed_precondition(format!(
-                    "the project '{name}' cannot be loaded, so it is not pinned: {problem}"
-                )))
-            }
-        }
+        let (name, project) = find(&self.inner.storage, &request.into_inner().project).await?;
+        // In a task of its own: a client that leaves must not leave half a pin behind.
+        let pinning = tokio::spawn(pin(Arc::clone(&self.inner), name, project));
+        let reply = pinning.await.map_err(|error| Status::internal(error.to_string()))?;
+        reply.map(Response::new)
     }
 
     async fn unpin_project(

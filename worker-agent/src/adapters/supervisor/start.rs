@@ -31,16 +31,16 @@ pub(super) struct Up {
 pub(super) enum Stage {
     /// The process is there and QGIS starts.
     Qgis,
-    /// QGIS is there and pinned projects load.
-    Pins,
+    /// QGIS is there and this pinned project loads.
+    Pin(ProjectRef),
 }
 
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Qgis => "while QGIS started",
-            Self::Pins => "while pinned projects were loaded",
-        })
+        match self {
+            Self::Qgis => f.write_str("while QGIS started"),
+            Self::Pin(project) => write!(f, "while the pinned project {} was loaded", project.uri),
+        }
     }
 }
 
@@ -78,7 +78,7 @@ pub(super) async fn bring_up(mut channel: Channel, pins: &[ProjectRef]) -> Resul
         }
         let came = load(&mut channel, project)
             .await
-            .map_err(|error| (Stage::Pins, error))?;
+            .map_err(|error| (Stage::Pin(project.clone()), error))?;
         match came {
             Errand::Loaded(loaded) => {
                 held.retain(|other| other.uri != loaded.uri);

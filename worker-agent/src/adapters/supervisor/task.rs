@@ -6,6 +6,7 @@ mod projects;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -20,7 +21,8 @@ use crate::adapters::channel::{Channel, ChannelError};
 use crate::adapters::output::LastLines;
 use crate::adapters::processes::{Ended, Processes};
 use crate::adapters::python::Python;
-use crate::adapters::zygote::{ForkOrder, Image};
+use crate::adapters::zygote::{ForkOrder, Image, Lost};
+use crate::core::blame::Blamed;
 use crate::core::index::Index;
 use crate::core::message::{LoadedProject, ProjectRef, Report};
 use crate::core::pool::{
@@ -64,6 +66,8 @@ pub(super) enum Message {
         worker: WorkerId,
         stage: Stage,
         error: ChannelError,
+        /// The agent itself had sent it away.
+        dismissed: bool,
     },
     Image {
         generation: Generation,
@@ -71,7 +75,7 @@ pub(super) enum Message {
     },
     ZygoteLost {
         generation: Generation,
-        error: Option<ChannelError>,
+        lost: Option<Lost>,
     },
     /// The storage has this version of a project.
     Seen(Pinned),
@@ -135,6 +139,8 @@ struct Slot {
     status: Option<ExitStatus>,
     /// To be killed as soon as its process id is known.
     doomed: bool,
+    /// Nobody wants it any more, so that an end while it starts says nothing.
+    dismissed: Arc<AtomicBool>,
 }
 
 struct Zygote {
@@ -147,6 +153,10 @@ struct Zygote {
     holds: Vec<String>,
     ready: bool,
     stopping: bool,
+    /// How its process ended.
+    status: Option<ExitStatus>,
+    /// Its channel is no more; with what was wrong with that.
+    lost: Option<Option<Lost>>,
 }
 
 pub(super) struct Task {
@@ -167,6 +177,7 @@ pub(super) struct Task {
     latest: HashMap<String, ProjectRef>,
     pin_waiters: Vec<(ProjectRef, oneshot::Sender<Result<f64, String>>)>,
     index: Index,
+    blamed: Blamed,
     qgis: String,
     versions: BTreeMap<String, String>,
     /// Why the zygote that was tried last did not come to be, or has ended.
@@ -205,6 +216,7 @@ impl Task {
             latest: HashMap::new(),
             pin_waiters: Vec::new(),
             index: Index::default(),
+            blamed: Blamed::default(),
             qgis: String::new(),
             versions: BTreeMap::new(),
             zygote_problem: None,
@@ -295,9 +307,14 @@ impl Task {
             }
             Message::Adopted { worker, pid } => self.adopted(worker, pid),
             Message::Up { worker, up } => self.up(worker, *up),
-            Message::StartFailed { worker, stage, error } => self.start_failed(worker, stage, &error),
+            Message::StartFailed {
+                worker,
+                stage,
+                error,
+                dismissed,
+            } => self.start_failed(worker, stage, &error, dismissed),
             Message::Image { generation, image } => self.image(generation, image),
-            Message::ZygoteLost { generation, error } => self.zygote_lost(generation, error.as_ref()),
+            Message::ZygoteLost { generation, lost } => self.zygote_lost(generation, lost),
             Message::Seen(Pinned { project, .. }) => self.seen(&project),
             Message::PinFound(pinned) => {
                 if !self.pins.iter().any(|pin| pin.uri == pinned.project.uri) {
@@ -341,6 +358,7 @@ impl Task {
                 reply,
             } => {
                 self.index.named(&project.uri, &name);
+                self.blamed.forgive(&project.uri);
                 self.pins.retain(|pin| pin.uri != project.uri);
                 self.pins.push(project.clone());
                 self.pin_waiters.push((project, reply));
@@ -355,8 +373,10 @@ impl Task {
             Message::Reload => {
                 self.zygote_problem = None;
                 // What could not be loaded is tried again.
-                let pins = &self.pins;
-                pins.iter().for_each(|pin| self.index.retried(&pin.uri));
+                for pin in &self.pins {
+                    self.index.retried(&pin.uri);
+                    self.blamed.forgive(&pin.uri);
+                }
                 self.feed(Event::PreloadChanged);
             }
             Message::Adopt { policy, loading } => {
@@ -419,6 +439,9 @@ impl Task {
             }
             Action::Quit { worker } => {
                 // A worker leaves when its channel closes; one that is still starting is ended.
+                if let Some(slot) = self.slots.get(&worker) {
+                    slot.dismissed.store(true, Ordering::Relaxed);
+                }
                 let idle = self
                     .slots
                     .get_mut(&worker)

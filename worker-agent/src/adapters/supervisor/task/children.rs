@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -12,22 +14,31 @@ use crate::adapters::channel::{Channel, ChannelError};
 use crate::adapters::output::capture;
 use crate::adapters::processes::Ended;
 use crate::adapters::supervisor::start::{Stage, Up, bring_up, forked};
-use crate::adapters::zygote::{self, ForkOrder, Forked, Image};
+use crate::adapters::zygote::{self, ForkOrder, Forked, Image, Lost, Patience};
 use crate::core::message::{FailedProject, LoadedProject, ProjectRef};
 use crate::core::pool::{Event, ExitReason, ExitStatus, Generation, Start, WorkerId};
 
-/// What a zygote may take for each pinned project, on top of its own start.
+/// What a zygote may take for one pinned project.
 const LOAD_PATIENCE: Duration = Duration::from_secs(120);
 
 impl Task {
     pub(super) fn start_zygote(&mut self, generation: Generation) {
+        let preload = self.sound_pins();
         let started = (|| {
             let (channel, theirs) = Channel::pair()?;
             let tmpdir = self.python.private_dir(&format!("z{generation}"))?;
-            let (output, printed) = capture(format!("zygote {generation}"))?;
-            let mut command = self.python.zygote(generation, &self.pins, &tmpdir, theirs, output)?;
-            let pid = self.processes.spawn(&mut command)?;
-            Ok::<_, std::io::Error>((channel, tmpdir, printed, pid))
+            let begun = (|| {
+                let (output, printed) = capture(format!("zygote {generation}"))?;
+                let mut command = self.python.zygote(generation, &preload, &tmpdir, theirs, output)?;
+                Ok((printed, self.processes.spawn(&mut command)?))
+            })();
+            match begun {
+                Ok((printed, pid)) => Ok((channel, tmpdir, printed, pid)),
+                Err(error) => {
+                    remove_dir(tmpdir);
+                    Err::<_, std::io::Error>(error)
+                }
+            }
         })();
         let (orders, inbox) = mpsc::unbounded_channel();
         let (channel, tmpdir, printed, pid) = match started {
@@ -40,8 +51,10 @@ impl Task {
                 return;
             }
         };
-        let preload = self.pins.clone();
-        let patience = self.start_timeout + LOAD_PATIENCE * u32::try_from(preload.len()).unwrap_or(u32::MAX);
+        let patience = Patience {
+            start: self.start_timeout,
+            load: LOAD_PATIENCE,
+        };
         let zygote = Zygote {
             pid: Some(pid),
             orders,
@@ -51,13 +64,15 @@ impl Task {
             holds: Vec::new(),
             ready: false,
             stopping: false,
+            status: None,
+            lost: None,
         };
         self.zygotes.insert(generation, zygote);
         let messages = self.messages.clone();
         tokio::spawn(async move {
             let ready = |image| drop(messages.send(Message::Image { generation, image }));
-            let error = zygote::run(channel, patience, ready, inbox).await.err();
-            drop(messages.send(Message::ZygoteLost { generation, error }));
+            let lost = zygote::run(channel, patience, ready, inbox).await.err();
+            drop(messages.send(Message::ZygoteLost { generation, lost }));
         });
     }
 
@@ -86,6 +101,8 @@ impl Task {
                 );
             }
             self.settle_pins(&[], &image.failed);
+            let preload = self.zygotes.get(&generation).map(|zygote| zygote.preload.clone());
+            self.fail_waiters(&preload.unwrap_or_default(), "another pinned project cannot be loaded");
             for failed in image.failed {
                 self.feed(Event::Unloadable { project: failed.uri });
             }
@@ -110,17 +127,75 @@ impl Task {
     }
 
     /// The channel of a zygote is no more: its process is ended, if it has not ended.
-    pub(super) fn zygote_lost(&mut self, generation: Generation, error: Option<&ChannelError>) {
-        let Some(zygote) = self.zygotes.get(&generation) else {
+    pub(super) fn zygote_lost(&mut self, generation: Generation, lost: Option<Lost>) {
+        let Some(zygote) = self.zygotes.get_mut(&generation) else {
             return;
         };
         // A closed channel is what its end looks like from here; the end itself says more.
+        let error = lost.as_ref().map(|lost| &lost.error);
         if let Some(error) = error.filter(|error| !zygote.stopping && !matches!(error, ChannelError::Closed)) {
             tracing::error!(generation, %error, "a zygote does not keep to the protocol and is ended");
         }
-        if let (Some(pid), false) = (zygote.pid, zygote.stopping) {
-            self.processes.kill(pid);
+        zygote.lost = Some(lost);
+        match zygote.pid {
+            _ if zygote.status.is_some() => self.zygote_ended(generation),
+            Some(pid) if !zygote.stopping => self.processes.kill(pid),
+            _ => {}
         }
+    }
+
+    /// A zygote's process has ended.
+    fn zygote_ended(&mut self, generation: Generation) {
+        let Some(zygote) = self.zygotes.remove(&generation) else {
+            return;
+        };
+        remove_dir(zygote.tmpdir);
+        if let (Some(status), false) = (zygote.status, zygote.stopping) {
+            let stage = if zygote.ready { "serving" } else { "starting" };
+            let printed = zygote.printed.text();
+            tracing::error!(
+                generation,
+                stage,
+                ?status,
+                printed,
+                "a zygote has ended unasked; workers are spawned until the next one is ready"
+            );
+            let last = printed
+                .lines()
+                .last()
+                .map_or_else(String::new, |line| format!("; it printed: {line}"));
+            let problem = format!("its zygote ended while {stage}: {status}{last}");
+            let lost = zygote.lost.flatten();
+            let silent = lost.as_ref().is_some_and(Lost::is_silence);
+            let loading = lost.and_then(|lost| lost.loading);
+            let suspect = loading.and_then(|uri| zygote.preload.iter().find(|pin| pin.uri == uri));
+            if let Some(project) = suspect {
+                let why = if silent {
+                    format!("QGIS had not loaded it after {} s", LOAD_PATIENCE.as_secs())
+                } else {
+                    format!("QGIS ended while it loaded it: {status}{last}")
+                };
+                self.blame(project, why);
+                if self.is_preloaded(&project.uri) {
+                    // As for one that QGIS says it cannot load.
+                    self.fail_waiters(&zygote.preload, "another pinned project cannot be loaded");
+                    let project = project.uri.clone();
+                    self.feed(Event::Unloadable { project });
+                    self.feed(Event::ZygoteRejected { generation });
+                }
+            } else if !zygote.ready {
+                self.fail_waiters(&zygote.preload, &problem);
+            }
+            self.zygote_problem = Some(problem);
+        }
+        self.feed(Event::ZygoteExited { generation });
+    }
+
+    /// QGIS came to grief over a pinned project: the next ones that start do without it.
+    fn blame(&mut self, project: &ProjectRef, problem: String) {
+        self.blamed.blame(project, &problem);
+        let uri = project.uri.clone();
+        self.settle_pins(&[], &[FailedProject { uri, message: problem }]);
     }
 
     pub(super) fn start_worker(&mut self, worker: WorkerId, start: Start) {
@@ -153,9 +228,11 @@ impl Task {
             failed: None,
             status: None,
             doomed: false,
+            dismissed: Arc::default(),
         };
+        let dismissed = Arc::clone(&slot.dismissed);
         let mut answer = None;
-        let mut pins = self.pins.clone();
+        let mut pins = self.blamed.sound(&self.pins, |_| false);
         match start {
             Start::Fork(generation) => {
                 let (reply, reading) = oneshot::channel();
@@ -167,7 +244,8 @@ impl Task {
                     answer: reply,
                 };
                 if let Some(zygote) = self.zygotes.get(&generation) {
-                    pins.clone_from(&zygote.preload);
+                    // What is held is inherited.
+                    pins = self.blamed.sound(&zygote.preload, |_| false);
                     // When the zygote has gone, the answer's sender is dropped with the order.
                     drop(zygote.orders.send(order));
                 }
@@ -186,7 +264,7 @@ impl Task {
             }
         }
         self.slots.insert(worker, slot);
-        tokio::spawn(come_up(worker, channel, answer, pins, self.messages.clone()));
+        tokio::spawn(come_up(worker, channel, answer, pins, dismissed, self.messages.clone()));
     }
 
     pub(super) fn adopted(&mut self, worker: WorkerId, pid: i32) {
@@ -237,7 +315,11 @@ impl Task {
     }
 
     /// What was wrong is told once its process has ended, together with how it ended.
-    pub(super) fn start_failed(&mut self, worker: WorkerId, stage: Stage, error: &ChannelError) {
+    pub(super) fn start_failed(&mut self, worker: WorkerId, stage: Stage, error: &ChannelError, dismissed: bool) {
+        if let (Stage::Pin(project), false) = (&stage, dismissed || self.closing) {
+            let problem = "a worker ended while it loaded it, or was killed as it was not ready in time";
+            self.blame(project, problem.to_owned());
+        }
         if let Some(slot) = self.slots.get_mut(&worker) {
             slot.failed = Some((stage, error.to_string()));
         }
@@ -267,6 +349,18 @@ impl Task {
         }
     }
 
+    /// Tells who waits for one of these projects that it will not be pinned.
+    fn fail_waiters(&mut self, projects: &[ProjectRef], problem: &str) {
+        for (pin, reply) in std::mem::take(&mut self.pin_waiters) {
+            if projects.iter().any(|project| project.uri == pin.uri) {
+                self.pins.retain(|other| other.uri != pin.uri);
+                drop(reply.send(Err(problem.to_owned())));
+            } else {
+                self.pin_waiters.push((pin, reply));
+            }
+        }
+    }
+
     pub(super) fn process_ended(&mut self, ended: Ended) {
         let worker = self
             .slots
@@ -285,28 +379,14 @@ impl Task {
             .iter()
             .find(|(_, zygote)| zygote.pid == Some(ended.pid))
             .map(|(&id, _)| id);
-        if let Some(generation) = zygote
-            && let Some(zygote) = self.zygotes.remove(&generation)
-        {
-            remove_dir(zygote.tmpdir);
-            if !zygote.stopping {
-                let stage = if zygote.ready { "serving" } else { "starting" };
-                let printed = zygote.printed.text();
-                let status = ended.status;
-                tracing::error!(
-                    generation,
-                    stage,
-                    ?status,
-                    printed,
-                    "a zygote has ended unasked; workers are spawned until the next one is ready"
-                );
-                let last = printed
-                    .lines()
-                    .last()
-                    .map_or_else(String::new, |line| format!("; it printed: {line}"));
-                self.zygote_problem = Some(format!("its zygote ended while {stage}: {status}{last}"));
+        let Some(generation) = zygote else { return };
+        if let Some(zygote) = self.zygotes.get_mut(&generation) {
+            zygote.pid = None;
+            zygote.status = Some(ended.status);
+            // The last words of one that was starting may not have been read yet: they say what it was loading.
+            if zygote.ready || zygote.stopping || zygote.lost.is_some() {
+                self.zygote_ended(generation);
             }
-            self.feed(Event::ZygoteExited { generation });
         }
     }
 
@@ -373,6 +453,7 @@ async fn come_up(
     channel: Channel,
     answer: Option<oneshot::Receiver<Forked>>,
     pins: Vec<ProjectRef>,
+    dismissed: Arc<AtomicBool>,
     messages: mpsc::UnboundedSender<Message>,
 ) {
     let tell = |message| drop(messages.send(message));
@@ -402,7 +483,12 @@ async fn come_up(
             worker,
             up: Box::new(up),
         }),
-        Err((stage, error)) => tell(Message::StartFailed { worker, stage, error }),
+        Err((stage, error)) => tell(Message::StartFailed {
+            worker,
+            stage,
+            error,
+            dismissed: dismissed.load(Ordering::Relaxed),
+        }),
     }
 }
 

@@ -31,6 +31,7 @@ impl Task {
             if !self.pins.iter().any(|pin| pin.uri == project.uri) {
                 self.index.named(&project.uri, &name);
                 self.index.retried(&project.uri);
+                self.blamed.forgive(&project.uri);
                 self.pins.push(project);
             }
         }
@@ -55,6 +56,7 @@ impl Task {
             // One that could not be loaded is held by nobody whom its new version could reach.
             let failed = self.index.get(&project.uri).is_some_and(|it| !it.problem.is_empty());
             let lacking = failed && !self.slots.values().any(|slot| slot.versions.contains_key(&project.uri));
+            let lacking = lacking || self.blamed.problem(&project.uri).is_some();
             if preloaded || lacking {
                 if newer {
                     tracing::info!(
@@ -62,6 +64,7 @@ impl Task {
                         "a pinned project has changed: the next generation is made"
                     );
                     self.index.retried(&project.uri);
+                    self.blamed.forgive(&project.uri);
                     self.feed(Event::PreloadChanged);
                 }
                 return;
@@ -115,6 +118,11 @@ impl Task {
                 project: uri.to_owned(),
             });
         }
+    }
+
+    /// The pinned projects that are loaded beforehand.
+    pub(super) fn sound_pins(&self) -> Vec<ProjectRef> {
+        self.blamed.sound(&self.pins, |uri| self.is_preloaded(uri))
     }
 
     /// Whether new workers inherit the project.
@@ -209,7 +217,10 @@ impl Task {
         let pinned = |uri: &str| self.pins.iter().any(|pin| pin.uri == uri);
         uris.into_iter()
             .map(|(uri, workers)| {
-                let record = self.index.get(&uri).cloned().unwrap_or_default();
+                let mut record = self.index.get(&uri).cloned().unwrap_or_default();
+                if let Some(problem) = self.blamed.problem(&uri).filter(|_| pinned(&uri)) {
+                    problem.clone_into(&mut record.problem);
+                }
                 let outdated = self.latest.get(&uri).is_some_and(|latest| {
                     let held = self.slots.values().filter_map(|slot| slot.versions.get(&uri));
                     held.into_iter().any(|held| *held != latest.version)
@@ -242,11 +253,12 @@ impl Task {
     }
 
     pub(super) fn pin_problems(&self) -> BTreeMap<String, String> {
-        let records = self.pins.iter().filter_map(|pin| self.index.get(&pin.uri));
-        records
-            .filter(|record| !record.problem.is_empty())
-            .map(|record| (record.name.clone(), record.problem.clone()))
-            .collect()
+        let problem = |pin: &ProjectRef| {
+            let record = self.index.get(&pin.uri)?;
+            let problem = self.blamed.problem(&pin.uri).unwrap_or(&record.problem);
+            (!problem.is_empty()).then(|| (record.name.clone(), problem.to_owned()))
+        };
+        self.pins.iter().filter_map(problem).collect()
     }
 
     /// What each worker holds, at which version.
