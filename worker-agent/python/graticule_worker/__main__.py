@@ -28,13 +28,24 @@ def take_stdin():
     return socket.socket(fileno=moved)
 
 
+def settings_text():
+    """A variable has room for some hundred pinned projects: those of a zygote come in a file, which is read once."""
+    file = os.environ.pop("GRATICULE_SETTINGS_FILE", None)
+    if file is None:
+        return os.environ.get("GRATICULE_SETTINGS", "{}")
+    with open(file, encoding="utf-8") as opened:
+        text = opened.read()
+    os.unlink(file)
+    return text
+
+
 def main():
     agent = os.getppid()
     role = os.environ.get("GRATICULE_ROLE", "")
     if role not in ("zygote", "worker"):
         raise ValueError(f"GRATICULE_ROLE is {role!r}: set it to 'zygote' or 'worker'")
     generation = os.environ.get("GRATICULE_GENERATION", "0")
-    options = settings.Settings.from_json(os.environ.get("GRATICULE_SETTINGS", "{}"))
+    options = settings.Settings.from_json(settings_text())
     sys.stdout.reconfigure(line_buffering=True)  # a line is a log event; it must not wait for others
     sock = take_stdin()
     process.leave_terminal()

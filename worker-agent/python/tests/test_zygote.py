@@ -1,6 +1,7 @@
 """A zygote and the workers forked from it, with real QGIS: the rules of what a fork may inherit, each seen to hold."""
 
 import glob
+import json
 import os
 import signal
 import sqlite3
@@ -57,9 +58,9 @@ class Forking(serving.Case):
         self.assertEqual([failed["uri"] for failed in ready["failed"]], [project("broken.qgs"), project("nope.qgs")])
         self.assertEqual([one["uri"] for one in ready["not_preloaded"]], [project("remote.qgs")])
         self.assertIn("wms", ready["not_preloaded"][0]["reason"])
-
         every = [*PRELOADED, "remote.qgs", "broken.qgs", "nope.qgs"]
         self.assertEqual(self.zygote.began, [project(name) for name in every])
+
     def test_a_worker_belongs_to_the_agent(self):
         worker = self.fork()
         self.assertEqual(worker.ready["start"], "fork")
@@ -203,6 +204,14 @@ class Endings(serving.Case):
             zygote = self.drop(driver.Zygote(self.tmpdir, {"warm_up": False}))
             way(zygote)
             self.assertEqual(zygote.wait(), 0)
+
+    def test_settings_may_be_in_a_file_which_is_read_once(self):
+        file = os.path.join(self.tmpdir, "settings.json")
+        with open(file, "w", encoding="utf-8") as opened:
+            json.dump({**preload("world.qgs"), "warm_up": False}, opened)
+        zygote = self.drop(driver.Zygote(self.tmpdir, extra={"GRATICULE_SETTINGS_FILE": file}))
+        self.assertEqual([held["uri"] for held in zygote.ready["projects"]], [project("world.qgs")])
+        self.assertFalse(os.path.exists(file))
 
     def test_workers_outlive_their_zygote(self):
         zygote = self.drop(driver.Zygote(self.tmpdir, preload("world.qgs")))

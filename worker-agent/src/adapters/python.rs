@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, Permissions};
-use std::io;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -78,10 +78,11 @@ impl Python {
         Ok(dir)
     }
 
-    /// The command that starts a zygote of `generation` which holds `preload`.
+    /// The command that starts a zygote of `generation` which holds `preload`. Its settings are in a file, which it removes
+    /// when it has read them: the kernel takes 128 KiB for one variable, which is some hundred projects.
     ///
     /// # Errors
-    /// When the process has no descriptors left.
+    /// When the process has no descriptors left, or the file cannot be written.
     pub fn zygote(
         &self,
         generation: u64,
@@ -94,7 +95,18 @@ impl Python {
             preload: preload.to_vec(),
             ..self.settings.clone()
         };
-        self.command("zygote", generation, &settings, tmpdir, stdin, output)
+        let place = self.runtime.join(format!("z{generation}.json"));
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&place)?;
+        file.write_all(&serde_json::to_vec(&settings)?)?;
+        let mut command = self.command("zygote", generation, &self.settings, tmpdir, stdin, output)?;
+        command.env("GRATICULE_SETTINGS_FILE", place);
+        Ok(command)
     }
 
     /// The command that starts a worker as a process of its own.
@@ -204,6 +216,41 @@ mod tests {
             .into_iter()
             .map(|(name, value)| (text(name), text(value)))
             .collect()
+    }
+
+    #[test]
+    fn a_zygote_can_have_thousands_of_pins() {
+        let dir = tempfile::tempdir().unwrap();
+        let python = Python {
+            interpreter: "/bin/true".into(),
+            runtime: dir.path().into(),
+            settings: Settings {
+                ignore_bad_layers: true,
+                force_readonly_layers: true,
+                trust_layer_metadata: true,
+                disable_getprint: false,
+                warm_up: true,
+                isolation: crate::core::message::Isolation::default(),
+                plugins: crate::core::message::PluginSettings::default(),
+                preload: Vec::new(),
+            },
+            variables: Vec::new(),
+        };
+        let pin = |n| ProjectRef {
+            uri: format!("/srv/projects/of/some/length/{n}.qgs"),
+            version: "1732252000123456789-48213".into(),
+            file: None,
+            begun: crate::core::message::Begun::default(),
+        };
+        let pins: Vec<ProjectRef> = (0..5000).map(pin).collect();
+        let null = || OwnedFd::from(fs::File::open("/dev/null").unwrap());
+        let mut zygote = python.zygote(3, &pins, dir.path(), null(), null()).unwrap();
+        assert!(zygote.status().unwrap().success());
+        let place = dir.path().join("z3.json");
+        assert_eq!(fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o600);
+        let told: serde_json::Value = serde_json::from_slice(&fs::read(place).unwrap()).unwrap();
+        assert_eq!(told["preload"].as_array().unwrap().len(), 5000);
+        assert_eq!(told["preload"][7]["uri"], "/srv/projects/of/some/length/7.qgs");
     }
 
     #[test]
