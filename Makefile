@@ -36,7 +36,8 @@ test: parts-test ## check everything: format, lints, Python worker, all Rust tes
 	cargo fmt --all --check
 	cd worker-agent/python && $(PYTHON) -B -m unittest discover -s tests
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo build --workspace --bins
+	# Together: by themselves the programs would be built with fewer features of their libraries, which would be compiled twice.
+	cargo build --workspace --bins --tests
 	cargo nextest run --workspace
 
 test-docker: ## build the images and run compose.yaml with a Docker Engine of the test's own (needs root; not part of `test`)
@@ -45,7 +46,7 @@ test-docker: ## build the images and run compose.yaml with a Docker Engine of th
 bench: parts-bench ## print figures side by side with ratios (docs/benchmarks.md); one alone: make bench BENCH=fleet
 	@$(PYTHON) demo/projects/make.py $(PARTS)/projects
 	@$(PYTHON) demo/projects/make.py --bench $(PARTS)/bench-projects
-	cargo build --workspace --bins
+	cargo build --workspace --bins --benches
 	cargo bench --workspace --profile dev $(addprefix --bench ,$(BENCH))
 
 fuzz: ## fuzz what parses bytes from outside, FUZZ_SECONDS each
