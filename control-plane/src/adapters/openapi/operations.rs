@@ -29,7 +29,7 @@ const ERRORS: [(&str, &str, &str); 6] = [
     (
         "default",
         "Error",
-        "Anything else, such as 413 for a body over 1 MiB, 429 for too many calls to one agent, and 504 when an agent does not answer in time.",
+        "Anything else, such as 413 for a body over 1 MiB, and 504 when an agent does not answer in time.",
     ),
 ];
 
