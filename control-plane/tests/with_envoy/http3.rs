@@ -10,6 +10,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request, StatusCode};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, Endpoint, TransportConfig};
+use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 
 use crate::stack::{Answer, Stack, request, until};
@@ -27,6 +28,8 @@ impl Http3 {
     async fn connect(client: &Client, address: SocketAddr) -> anyhow::Result<Self> {
         let mut tls = (*client.0).clone();
         tls.alpn_protocols = vec![b"h3".to_vec()];
+        // Who takes a session up again is shown no certificate, and goes by the one of before.
+        tls.resumption = Resumption::disabled();
         let mut endpoint = Endpoint::client("127.0.0.1:0".parse()?)?;
         let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
         let mut transport = TransportConfig::default();
