@@ -6,7 +6,8 @@
 //! Two agents of two workers each keep up to 50 projects a worker; four `qgis_mapserv.fcgi` have their own cache of 100
 //! projects each, and once more a cache that holds all of them. Eight clients ask small town maps (`make.py --bench`): nine
 //! in ten for a tile of 256 pixels, the others for capabilities or a click. All sides stand ready at once and take turns,
-//! so that what else the machine does meets all alike. Clients run on the same processors.
+//! so that what else the machine does meets all alike. Clients run on the same processors. Where projects are kept none is
+//! loaded while it is measured: "loaded" says how many were, whatever else the machine did.
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
 use std::time::Duration;
@@ -85,8 +86,8 @@ async fn turn(side: &Side, cell: &Cell, seed: u64, warm_up: Duration, measured: 
     .await
 }
 
-/// A cell of every side.
-async fn measure(cell: &Cell, sides: &[(&str, Side)]) -> Vec<Outcome> {
+/// A cell of every side, and how many projects it loaded meanwhile.
+async fn measure(cell: &Cell, sides: &[(&str, Side)]) -> Vec<(Outcome, Option<u64>)> {
     for (_, side) in sides {
         let maps = maps(side, cell);
         let requests = maps.len() * cell.rounds as usize;
@@ -95,12 +96,16 @@ async fn measure(cell: &Cell, sides: &[(&str, Side)]) -> Vec<Outcome> {
         })
         .await;
     }
-    let mut outcomes = vec![Outcome::default(); sides.len()];
+    let mut outcomes = vec![(Outcome::default(), None::<u64>); sides.len()];
     for number in 1..=TURNS {
-        for ((name, side), outcome) in sides.iter().zip(&mut outcomes) {
+        for ((name, side), (outcome, loaded)) in sides.iter().zip(&mut outcomes) {
             // What the other sides put into caches of the system is common to all; the processors' own warm up again.
             let warm_up = Duration::from_millis(500);
+            let before = side.loaded().await;
             let found = turn(side, cell, number, warm_up, seconds(5.0)).await;
+            if let (Some(before), Some(after)) = (before, side.loaded().await) {
+                *loaded = Some(loaded.unwrap_or_default() + after - before);
+            }
             found.complain(&format!("{}, {name}", cell.name));
             outcome.add(found);
         }
@@ -120,7 +125,7 @@ async fn main() {
     let mut rates = Vec::new();
     for cell in &CELLS {
         let outcomes = measure(cell, &sides).await;
-        let first = &outcomes[0];
+        let first = &outcomes[0].0;
         let mut table = Table::new(&[
             cell.name,
             "requests/s",
@@ -129,9 +134,10 @@ async fn main() {
             "p99 ms",
             "of nginx's",
             "errors",
+            "loaded",
             "memory MB",
         ]);
-        for ((name, side), outcome) in sides.iter().zip(&outcomes) {
+        for ((name, side), (outcome, loaded)) in sides.iter().zip(&outcomes) {
             table.line([
                 (*name).to_owned(),
                 format!("{:.1}", outcome.rate()),
@@ -140,12 +146,13 @@ async fn main() {
                 format!("{:.1}", outcome.times.p99()),
                 times(outcome.times.p99(), first.times.p99()),
                 outcome.errors.to_string(),
+                loaded.map(|loaded| loaded.to_string()).unwrap_or_default(),
                 format!("{:.0}", megabytes(side.memory())),
             ]);
         }
         println!();
         table.print();
-        rates.push(outcomes.iter().map(Outcome::rate).collect::<Vec<_>>());
+        rates.push(outcomes.iter().map(|(outcome, _)| outcome.rate()).collect::<Vec<_>>());
     }
     let mut table = Table::new(&["from 40 to 200 projects, each as often", "the rate becomes"]);
     for (at, (name, _)) in sides.iter().enumerate() {

@@ -64,6 +64,21 @@ impl Side {
         }
     }
 
+    /// Projects that its workers have loaded; nothing of a side that does not count them.
+    pub async fn loaded(&self) -> Option<u64> {
+        let Self::Graticule(stack) = self else { return None };
+        let mut loaded = 0;
+        for agent in &stack.agents {
+            let page = agent.metrics().get("/metrics").await.text();
+            let counts = page
+                .lines()
+                .filter(|line| line.starts_with("graticule_project_loads_total{"));
+            let counts = counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+            loaded += counts.sum::<u64>();
+        }
+        Some(loaded)
+    }
+
     /// Requests that its workers have served; nothing of a side that does not count them.
     pub async fn served(&self) -> Option<u64> {
         let Self::Graticule(stack) = self else { return None };
