@@ -259,20 +259,7 @@ impl Owner {
                 );
                 self.fleet.stood_still(clock, time);
             }
-            let passed = self.fleet.tick(clock);
-            for agent in passed.lost {
-                self.roster_pace.want();
-                tracing::warn!(
-                    agent,
-                    "not heard any more, and nor is any other agent of its pool: Envoys are told of it as before. Is the way from agents to fleet.listen cut?"
-                );
-            }
-            for agent in passed.gone {
-                tracing::info!(agent, "agent gone");
-                self.roster_pace.want();
-                self.balancer.want_all_now();
-                (self.somebody_left, self.news) = (true, true);
-            }
+            self.miss(clock);
             if self.roster_pace.is_due(Instant::now()) {
                 let started = Instant::now();
                 self.announce();
@@ -304,6 +291,24 @@ impl Owner {
                 self.publish(&members);
                 self.published = Some(members);
             }
+        }
+    }
+
+    /// Notices who has not been heard for too long.
+    fn miss(&mut self, clock: Clock) {
+        let passed = self.fleet.tick(clock);
+        for agent in passed.lost {
+            self.roster_pace.want();
+            tracing::warn!(
+                agent,
+                "not heard any more, and nor is any other agent of its pool: Envoys are told of it as before. Is the way from agents to fleet.listen cut?"
+            );
+        }
+        for agent in passed.gone {
+            tracing::info!(agent, "agent gone");
+            self.roster_pace.want();
+            self.balancer.want_all_now();
+            (self.somebody_left, self.news) = (true, true);
         }
     }
 

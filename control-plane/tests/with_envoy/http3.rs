@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
+use control_plane::config::Config;
 use futures::future::join_all;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request, StatusCode};
@@ -13,7 +14,7 @@ use quinn::{ClientConfig, Connection, Endpoint, TransportConfig};
 use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 
-use crate::stack::{Answer, Stack, request, until};
+use crate::stack::{Agent, Answer, Stack, request, until};
 use crate::tls::{Client, HOST, Place, names, until_https};
 
 /// One connection over QUIC; requests on it run beside each other.
@@ -91,16 +92,24 @@ impl Http3 {
     }
 }
 
-#[tokio::test]
-async fn who_follows_alt_svc_is_served_by_http3_as_by_https() {
+/// A stack that speaks HTTP/3 beside HTTPS, with whatever `change` does to its configuration, and a client of it. The place has
+/// its certificates.
+async fn opened(change: impl FnOnce(&mut Config)) -> (Place, Stack, [Agent; 1], Client) {
     let place = Place::new();
-    let (stack, [_agent]) = Stack::with_agents_and(["a"], |config| {
+    let (stack, agents) = Stack::with_agents_and(["a"], |config| {
         place.https(config);
         config.front.tls.http3 = true;
+        change(config);
     })
     .await;
     until_https(&stack).await;
     let client = place.client(None);
+    (place, stack, agents, client)
+}
+
+#[tokio::test]
+async fn who_follows_alt_svc_is_served_by_http3_as_by_https() {
+    let (_place, stack, _agents, client) = opened(|_| {}).await;
     let mut address = stack.config.front.tls.listen;
     let told = client.get(&stack, "/?MAP=/w").await;
     let port = told.header("alt-svc").strip_prefix("h3=\":").unwrap();
@@ -136,15 +145,8 @@ async fn who_follows_alt_svc_is_served_by_http3_as_by_https() {
 
 #[tokio::test]
 async fn the_limits_of_the_front_hold_over_http3_and_a_certificate_is_renewed() {
-    let place = Place::new();
-    let (stack, [_agent]) = Stack::with_agents_and(["a"], |config| {
-        place.https(config);
-        config.front.tls.http3 = true;
-        config.front.limits.max_body_size = 10_000;
-    })
-    .await;
-    until_https(&stack).await;
-    let (client, address) = (place.client(None), stack.config.front.tls.listen);
+    let (place, stack, _agents, client) = opened(|config| config.front.limits.max_body_size = 10_000).await;
+    let address = stack.config.front.tls.listen;
     let http3 = Http3::found(&client, address).await;
     let large = "x".repeat(20_000);
     let post = request(Method::POST, "/?MAP=/w", &[("content-type", "text/xml")], &large);

@@ -11,6 +11,7 @@ mod fleet_admin;
 mod fleet_changes;
 mod fragments;
 mod front;
+mod frozen;
 mod http3;
 mod pins;
 mod pools;

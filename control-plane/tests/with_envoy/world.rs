@@ -2,6 +2,7 @@
 //! take everything like an Envoy does and answer nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -12,6 +13,7 @@ use ::stack::ports::Port;
 use control_plane::adapters::envoy::type_url;
 use control_plane::core::resources::Kind;
 use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use graticule_proto::v1::fleet_link_client::FleetLinkClient;
@@ -34,7 +36,7 @@ pub struct Program {
     pub fleet: SocketAddr,
     pub xds: SocketAddr,
     pub status: SocketAddr,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     _ports: [Port; 3],
 }
 
@@ -62,7 +64,7 @@ impl Program {
             fleet,
             xds,
             status,
-            _folder: folder,
+            folder,
             _ports: ports,
         };
         let begun = Instant::now();
@@ -91,10 +93,41 @@ impl Program {
         let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
         Duration::from_millis(ticks * 10)
     }
+
+    /// Its log.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// What it has to say for itself: the end of its log, its metrics, its agents and clients.
+    fn tell(&self) {
+        println!("the end of its log:");
+        for line in self.log().lines().rev().take(20) {
+            println!("{line:.300}");
+        }
+        for path in ["/metrics", "/"] {
+            let page = page(self.status, path).unwrap_or_else(|problem| problem.to_string());
+            let own = |line: &&str| path != "/metrics" || line.starts_with("graticule_");
+            println!("{path}:\n{}", page.lines().filter(own).collect::<Vec<_>>().join("\n"));
+        }
+    }
+}
+
+/// A page of the status port, read by a thread that is about to fail.
+fn page(status: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = std::net::TcpStream::connect_timeout(&status, Duration::from_secs(5))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell();
+        }
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -145,8 +178,12 @@ async fn attached(channel: Channel, hello: AgentHello, mut phases: watch::Receiv
     let update = |update| AgentUpdate { update: Some(update) };
     let mut client = FleetLinkClient::new(channel);
     updates.send(update(agent_update::Update::Hello(hello))).await.unwrap();
-    let Ok(intents) = client.attach(ReceiverStream::new(outgoing)).await else {
-        return;
+    let intents = match client.attach(ReceiverStream::new(outgoing)).await {
+        Ok(intents) => intents,
+        Err(status) => {
+            println!("an agent cannot attach: {status}");
+            return;
+        }
     };
     let mut intents = intents.into_inner();
     loop {
@@ -175,10 +212,12 @@ async fn attached(channel: Channel, hello: AgentHello, mut phases: watch::Receiv
 }
 
 /// What a client has been told.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Told {
     /// Answers that had endpoints in them, by cluster.
     pub endpoints: BTreeMap<String, u64>,
+    /// The endpoints that were told last, by cluster, as they came.
+    pub last: BTreeMap<String, Vec<u8>>,
     /// All answers.
     pub answers: u64,
     /// Their bytes.
@@ -208,10 +247,25 @@ impl Envoy {
     pub async fn until_told(&mut self, cluster: &str, more_than: u64) -> u64 {
         let count = |told: &Told| told.endpoints.get(cluster).copied().unwrap_or(0);
         let told = self.told.wait_for(|told| count(told) > more_than);
-        let told = tokio::time::timeout(PATIENCE, told)
-            .await
-            .expect("an update of endpoints");
-        count(&told.unwrap())
+        let told = tokio::time::timeout(PATIENCE, told).await;
+        match told.map(|told| told.map(|told| count(&told))) {
+            Ok(told) => told.expect("the stream goes on"),
+            Err(_) => panic!(
+                "no update of endpoints of {cluster}; it was told {:?}",
+                self.told.borrow().endpoints
+            ),
+        }
+    }
+
+    /// Waits until the last it has been told of this cluster are so many endpoints.
+    pub async fn until_told_of(&mut self, cluster: &str, count: usize) {
+        let has = |told: &Told| {
+            let endpoints = told.last.get(cluster).map(Vec::as_slice).unwrap_or_default();
+            let endpoints = ClusterLoadAssignment::decode(endpoints).unwrap().endpoints;
+            endpoints.iter().map(|place| place.lb_endpoints.len()).sum::<usize>() == count
+        };
+        let told = tokio::time::timeout(PATIENCE, self.told.wait_for(has)).await;
+        assert!(told.is_ok(), "it is not told of {count} endpoints of {cluster}");
     }
 
     /// How often it has been told of this cluster's endpoints.
@@ -266,18 +320,20 @@ async fn takes_all(channel: Channel, id: &str, telling: &watch::Sender<Told>) ->
         if answer.type_url == type_url(Kind::Listener) && !std::mem::replace(&mut has_routes, true) {
             requests.send(asks(id, Kind::Route, &["front".to_owned()])).await?;
         }
-        note(telling, &answer, names);
+        note(telling, answer);
     }
     Ok(())
 }
 
-fn note(telling: &watch::Sender<Told>, answer: &DeltaDiscoveryResponse, names: Vec<String>) {
+fn note(telling: &watch::Sender<Told>, answer: DeltaDiscoveryResponse) {
     telling.send_modify(|told| {
         told.answers += 1;
         told.bytes += answer.encoded_len() as u64;
         if answer.type_url == type_url(Kind::Endpoints) {
-            for name in names {
-                *told.endpoints.entry(name).or_default() += 1;
+            for resource in answer.resources {
+                *told.endpoints.entry(resource.name.clone()).or_default() += 1;
+                told.last
+                    .insert(resource.name, resource.resource.unwrap_or_default().value);
             }
         }
     });
