@@ -16,6 +16,8 @@ pub const AGENTS_ASTRAY: &str = "graticule_cp_agents_astray";
 
 /// See [`Metrics::agents_lost`].
 pub const AGENTS_LOST: &str = "graticule_cp_agents_lost";
+/// See [`Metrics::pools_awaited`].
+pub const POOLS_AWAITED: &str = "graticule_cp_pools_awaited";
 /// Snapshots published since the start.
 pub const SNAPSHOTS: &str = "graticule_cp_snapshots_total";
 /// Snapshots that were inconsistent and so were not published.
@@ -70,6 +72,8 @@ pub struct Metrics {
     pub agents_astray: IntGauge,
     /// Agents that are told as before although all of their pool have broken off.
     pub agents_lost: IntGauge,
+    /// Configured pools of which nobody has come since the start.
+    pub pools_awaited: IntGauge,
     /// See [`SNAPSHOTS`].
     pub snapshots: IntCounter,
     /// See [`SNAPSHOTS_REFUSED`].
@@ -134,6 +138,10 @@ impl Metrics {
             agents_lost: gauge(
                 AGENTS_LOST,
                 "Agents that are not heard any more, nor is any other of their pool; Envoys are told of them as before (agents).",
+            )?,
+            pools_awaited: gauge(
+                POOLS_AWAITED,
+                "Pools of which no agent has come since the start; Envoys that knew agents of them keep those (pools).",
             )?,
             snapshots: counter(SNAPSHOTS, "Changed snapshots published to Envoys (snapshots).")?,
             snapshots_refused: counter(SNAPSHOTS_REFUSED, "Snapshots withheld as inconsistent (snapshots).")?,

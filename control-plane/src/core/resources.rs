@@ -92,6 +92,8 @@ pub struct Resource {
     pub refs: Arc<[Reference]>,
     /// Whether its content may have something that is for clients alone, such as a private key.
     pub confidential: bool,
+    /// Nobody has told yet what belongs in it: a client that brings another version along knows more, and keeps that.
+    pub provisional: bool,
 }
 
 /// Without its content, which may be a private key.
@@ -195,6 +197,14 @@ impl Snapshot {
         self
     }
 
+    /// Marks those of a kind that are named as [provisional](Resource::provisional).
+    pub fn mark_provisional(&mut self, kind: Kind, names: &BTreeSet<String>) {
+        let all = self.kinds.get_mut(&kind).into_iter().flatten();
+        for (_, resource) in all.filter(|(name, _)| names.contains(*name)) {
+            resource.provisional = true;
+        }
+    }
+
     /// What is different from that one, by kind, if this is known to come after it.
     #[must_use]
     pub fn changed_since(&self, before: &Arc<Self>) -> Option<&Names> {
@@ -288,6 +298,7 @@ mod tests {
             body: Bytes::new(),
             refs,
             confidential: false,
+            provisional: false,
         }
     }
 

@@ -1,10 +1,10 @@
 //! Which Envoys are told what: one snapshot for each view, and the default one for Envoys that no view is for. What it does
 //! not know: what is in a snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::resources::Snapshot;
+use super::resources::{Kind, Snapshot};
 
 /// The view of Envoys that no other view is for.
 pub const DEFAULT: &str = "default";
@@ -42,6 +42,15 @@ impl Views {
             } else {
                 Arc::new(Arc::unwrap_or_clone(std::mem::take(snapshot)).after(known))
             };
+        }
+        self
+    }
+
+    /// The same, with the endpoints of these names marked as [provisional](super::resources::Resource::provisional) in every view.
+    #[must_use]
+    pub fn with_provisional(mut self, endpoints: &BTreeSet<String>) -> Self {
+        for snapshot in self.snapshots.values_mut().filter(|_| !endpoints.is_empty()) {
+            Arc::make_mut(snapshot).mark_provisional(Kind::Endpoints, endpoints);
         }
         self
     }
@@ -86,7 +95,7 @@ fn chosen<'a>(patterns: impl Iterator<Item = (&'a str, &'a str)>, node: &str) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::resources::{Kind, Resource};
+    use crate::core::resources::Resource;
 
     #[test]
     fn what_is_the_same_in_a_view_stays_the_same_snapshot() {
@@ -97,6 +106,7 @@ mod tests {
                 body: bytes::Bytes::new(),
                 refs: [].into(),
                 confidential: false,
+                provisional: false,
             };
             Snapshot::new([(Kind::Cluster, cluster)]).unwrap()
         };

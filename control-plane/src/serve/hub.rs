@@ -152,6 +152,7 @@ impl Hub {
             announce,
             synced: Some(synced),
             published: None,
+            come: BTreeSet::new(),
             made: Made::default(),
             raised: Vec::new(),
         };
@@ -210,6 +211,8 @@ struct Owner {
     published: Option<Vec<Member>>,
     /// What it would be made from now may be different.
     news: bool,
+    /// Pools of which Envoys have been told an agent since the start.
+    come: BTreeSet<Arc<str>>,
     made: Made,
     /// Pools whose configured timeouts are shorter than their agents', as last said in the log.
     raised: Vec<Raised>,
@@ -542,6 +545,21 @@ impl Owner {
         self.raised = raised;
     }
 
+    /// The pools of which nobody has come since the start. Their agents may be well and find no way here, after a restart or when
+    /// Envoys move to this control plane; there is nothing to tell Envoys then that they do not know better.
+    fn awaited(&mut self, members: &[Member]) -> Vec<String> {
+        for member in members {
+            if !self.come.contains(&member.pool) {
+                self.come.insert(Arc::clone(&member.pool));
+            }
+        }
+        let pools = self.config.effective_pools();
+        let awaited = pools.keys().filter(|pool| !self.come.contains(pool.as_str()));
+        let awaited: Vec<String> = awaited.cloned().collect();
+        self.metrics.pools_awaited.set(count_of(awaited.len()));
+        awaited
+    }
+
     fn publish(&mut self, members: &[Member]) {
         self.compare_timeouts(members);
         let secrets = self.renew.borrow().clone();
@@ -550,7 +568,9 @@ impl Owner {
                 self.metrics.snapshots.inc();
                 let first = self.publish.borrow().is_none();
                 let before = self.publish.borrow().clone().unwrap_or_default();
-                let views = views.after(&before);
+                let awaited = self.awaited(members);
+                let endpoints = awaited.iter().map(|pool| envoy::cluster_name(pool)).collect();
+                let views = views.with_provisional(&endpoints).after(&before);
                 self.publish.send_replace(Some(views));
                 self.synced.take();
                 if first {
@@ -558,6 +578,12 @@ impl Owner {
                         agents = members.len(),
                         "the fleet is known, Envoys are told from now on"
                     );
+                    if !awaited.is_empty() {
+                        tracing::warn!(
+                            pools = ?awaited,
+                            "nobody has come of these pools yet; Envoys that know agents of them keep those"
+                        );
+                    }
                 }
             }
             Err(problems) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::stack::{Agent, Answer, Mode, Stack, request, until};
+use crate::stack::{Agent, Answer, Mode, Stack, free_port, request, until};
 use control_plane::config::Pool;
 use graticule_proto::v1::AgentPhase;
 use hyper::{Method, StatusCode};
@@ -222,6 +222,40 @@ async fn a_new_control_plane_changes_nothing_for_envoy() {
     );
     assert_eq!(stack.get("/?MAP=/world").await.agent(), home);
     all_good(stop, load).await;
+}
+
+#[tokio::test]
+async fn a_control_plane_that_no_agent_finds_takes_none_from_envoys() {
+    let (mut stack, [_a]) = Stack::with_agents(["a"]).await;
+    let (stop, load) = steady_load(&stack);
+    // Where it listens for agents from now on, nobody looks.
+    stack
+        .restart_control_plane(Duration::ZERO, |config| {
+            (config.fleet.listen, config.fleet.sync_window) = (free_port(), 0.1);
+        })
+        .await;
+    let told = |metrics: String| {
+        ["clients 1", "snapshots_total 1", "pools_awaited 1"]
+            .iter()
+            .all(|line| metrics.contains(line))
+    };
+    until("Envoy to be back and to be told", async || {
+        told(stack.page("/metrics").await)
+    })
+    .await;
+    for _ in 0..5 {
+        a_moment().await;
+        assert_eq!(stack.stat("cluster.pool/default.membership_healthy").await, 1);
+    }
+    all_good(stop, load).await;
+    // Whoever comes now is known, and so is that there is nobody else.
+    let _b = Agent::start("b", "default", stack.config.fleet.listen);
+    until("the one that has come to answer", async || {
+        stack.get("/?MAP=/world").await.agent() == "b"
+    })
+    .await;
+    assert_eq!(stack.stat("cluster.pool/default.membership_total").await, 1);
+    assert!(stack.page("/metrics").await.contains("graticule_cp_pools_awaited 0"));
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ const WELL: &[(&str, &str)] = &[
     (r#"graticule_cp_agents{phase="starting"}"#, "0+0x130"),
     ("graticule_cp_agents_astray", "0+0x130"),
     ("graticule_cp_agents_lost", "0+0x130"),
+    ("graticule_cp_pools_awaited", "0+0x130"),
     ("graticule_cp_addresses", "0+0x130"),
     ("graticule_fleet_pins_lacking", "0+0x130"),
     ("graticule_cp_snapshots_inconsistent_total", "0+0x130"),
@@ -221,6 +222,7 @@ const ILL: &[(&str, &str, &str)] = &[
     ),
     ("GraticuleAgentsAstray", "graticule_cp_agents_astray", "0+0x100 1+0x20"),
     ("GraticuleAgentsLost", "graticule_cp_agents_lost", "0+0x100 2+0x20"),
+    ("GraticulePoolAwaited", "graticule_cp_pools_awaited", "0+0x90 1+0x40"),
     (
         "GraticuleConfigurationRefused",
         "graticule_cp_config_refused",

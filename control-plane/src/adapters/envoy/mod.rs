@@ -210,7 +210,7 @@ fn unfit(faulty: &fragments::Faulty) -> Vec<Inconsistency> {
 }
 
 /// The name of a pool's cluster, and of its endpoints.
-fn cluster_name(pool: &str) -> String {
+pub fn cluster_name(pool: &str) -> String {
     format!("pool/{pool}")
 }
 
@@ -252,6 +252,7 @@ fn encoded(name: String, body: Vec<u8>, mut refs: Vec<Reference>) -> Resource {
         body,
         refs: Arc::from(refs),
         confidential: false,
+        provisional: false,
     }
 }
 

@@ -51,6 +51,11 @@ impl Held {
         }
     }
 
+    /// Whether a client that has it need not be sent what there is.
+    pub(super) fn satisfies(&self, there: &Resource) -> bool {
+        self.version == there.version || self.brought && there.provisional
+    }
+
     /// Whether it mentions the resource, or might.
     pub(super) fn may_mention(&self, kind: Kind, name: &str) -> bool {
         self.refs

@@ -136,7 +136,7 @@ impl Lane {
             return false;
         }
         let followed = flight.is_some_and(|flight| flight.sent.contains_key(name)) || self.refused.contains_key(name);
-        let present = || snapshot.get(self.kind, name).is_some_and(|r| r.version == held.version);
+        let present = || snapshot.get(self.kind, name).is_some_and(|r| held.satisfies(r));
         !held.brought || !followed && present()
     }
 
@@ -417,10 +417,10 @@ impl Lane {
         self.owed.contains(&resource.name)
             || match self.refused.get(&resource.name) {
                 Some(refusal) => !refusal.forbids(Some(&resource.version)),
-                None => self
+                None => !self
                     .held
                     .get(&resource.name)
-                    .is_none_or(|h| h.version != resource.version),
+                    .is_some_and(|held| held.satisfies(resource)),
             }
     }
 
@@ -464,6 +464,7 @@ impl Lane {
                     refs: held.refs.clone().unwrap_or_default(),
                     // It is on its way to the client, and shown to nobody else.
                     confidential: true,
+                    provisional: false,
                 };
                 (resource, doubtful)
             })

@@ -348,6 +348,7 @@ impl Content {
                     body: bytes::Bytes::new(),
                     refs,
                     confidential: false,
+                    provisional: false,
                 },
             ));
         };

@@ -112,13 +112,13 @@ impl Client {
         names.dedup();
         let status = |name: &str| {
             let there = self.snapshot.as_ref().and_then(|snapshot| snapshot.get(kind, name));
-            let held = lane.held().get(name).map(|held| held.version.as_str());
+            let held = lane.held().get(name);
             let refused = lane.refused().get(name);
             let sync = match (there, held) {
                 // It refused to hear so.
                 (None, None) if refused.is_none_or(|refusal| refusal.version().is_empty()) => Sync::Absent,
                 _ if refused.is_some() => Sync::Error,
-                (Some(there), Some(held)) if there.version == held => Sync::Synced,
+                (Some(there), Some(held)) if held.satisfies(there) => Sync::Synced,
                 (_, Some(_)) => Sync::Stale,
                 (Some(_), None) if lane.flies(name) => Sync::Stale,
                 (Some(_), None) => Sync::NotSent,
@@ -131,7 +131,7 @@ impl Client {
             Status {
                 kind,
                 name: name.to_owned(),
-                version: held.unwrap_or_default().to_owned(),
+                version: held.map(|held| held.version.clone()).unwrap_or_default(),
                 sync,
                 refused,
             }

@@ -37,6 +37,7 @@ pub fn snapshot(content: &[Piece<'_>]) -> Arc<Snapshot> {
                 body: bytes::Bytes::new(),
                 refs,
                 confidential: false,
+                provisional: false,
             },
         )
     };

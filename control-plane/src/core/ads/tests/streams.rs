@@ -101,6 +101,53 @@ fn what_a_client_brought_along_is_not_counted_on_once_its_successor_is_on_its_wa
     assert_eq!(peer.settle(), ["rds web@2"]);
 }
 
+/// The front of which nobody has told yet what endpoints it has.
+fn provisional(version: &str) -> Arc<Snapshot> {
+    let mut snapshot = Arc::unwrap_or_clone(front(version));
+    snapshot.mark_provisional(Kind::Endpoints, &["a".to_owned()].into());
+    Arc::new(snapshot)
+}
+
+fn came_back_with_endpoints(snapshot: &Arc<Snapshot>, clusters: &str) -> Peer {
+    let mut peer = Peer::fresh(snapshot);
+    peer.come_back(Kind::Cluster, &["*"], &[("a", clusters)]);
+    peer.come_back(Kind::Endpoints, &["a"], &[("a", "before")]);
+    peer.come_back(Kind::Listener, &["*"], &[("web", "1")]);
+    peer.come_back(Kind::Route, &["web"], &[("web", "before")]);
+    peer
+}
+
+#[test]
+fn a_returning_client_keeps_what_it_has_in_the_place_of_what_nobody_has_told_yet() {
+    let mut peer = came_back_with_endpoints(&provisional("1"), "1");
+    assert_eq!(peer.settle(), ["rds web@1"], "and nothing waits for it");
+    let status = peer
+        .client
+        .resources()
+        .into_iter()
+        .find(|one| one.kind == Kind::Endpoints);
+    let status = status.unwrap();
+    assert_eq!((status.version.as_str(), status.sync), ("before", Sync::Synced));
+    // Now it is told, be it the same.
+    peer.offer(&front("1"));
+    assert_eq!(peer.settle(), ["eds a@1"]);
+    // What it has been told here is not kept against what is told later.
+    peer.offer(&provisional("2"));
+    assert!(peer.settle().contains(&"eds a@2".to_owned()));
+}
+
+#[test]
+fn what_nobody_has_told_yet_goes_to_a_new_client_and_after_a_cluster_that_waits_for_it() {
+    let mut new = Peer::new(&provisional("1"));
+    for kind in [Kind::Cluster, Kind::Listener] {
+        new.subscribe(kind, &["*"]);
+    }
+    new.subscribe(Kind::Endpoints, &["a"]);
+    assert!(new.settle().contains(&"eds a@1".to_owned()));
+    let mut peer = came_back_with_endpoints(&provisional("1"), "before");
+    assert!(peer.settle().contains(&"eds a@1".to_owned()));
+}
+
 #[test]
 fn a_returning_client_asks_for_a_name_that_has_gone() {
     let mut peer = Peer::fresh(&clusters(&[]));
