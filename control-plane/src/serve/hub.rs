@@ -17,22 +17,21 @@ use super::balance::{Asked, Balancer};
 use super::discovery::Found;
 use super::pace::Pace;
 use super::pins;
-use crate::adapters::envoy::{self, Made, Member, Raised};
+use crate::adapters::envoy::{Made, Member, Raised};
 use crate::adapters::secrets::Secrets;
 use crate::config::Config;
 use crate::core::fleet::{Agent, Clock, Displaced, Fleet, Identity, Phase, Session, Told};
 use crate::core::pins::{Desired, Pins, Wished};
-use crate::core::quarantine::{News, Quarantine, Report};
+use crate::core::quarantine::{Quarantine, Report};
 use crate::core::views::Views;
 use crate::metrics::Metrics;
 
+mod publish;
+mod quarantine;
 mod share;
 
 /// How long after a change more changes are awaited, so that a burst of agents makes one snapshot.
 const COALESCE: Duration = Duration::from_millis(2);
-
-/// How long after agents were told of the quarantine they are told again, unless a request has just come to be refused.
-const SPREAD: Duration = Duration::from_millis(10);
 
 /// How long it is not said again that two agents have one id.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
@@ -315,6 +314,7 @@ impl Owner {
         }
     }
 
+    /// Takes in what has come.
     fn hear(&mut self, event: Event) {
         let clock = self.started.elapsed();
         self.roster_pace.want();
@@ -442,63 +442,7 @@ impl Owner {
         }
     }
 
-    /// A stream that no longer speaks for its agent says nothing that counts; the agent says it again on its new one.
-    fn killed(&mut self, session: Session, report: Report) {
-        let Some(agent) = self.fleet.by(session) else {
-            return;
-        };
-        let (id, now) = (Arc::clone(&agent.identity.id), Instant::now().into_std());
-        let agent = &*id;
-        let (fingerprint, project) = (report.fingerprint.clone(), report.project.clone());
-        let news = self.quarantine.report(now, agent, report);
-        self.quarantine_changed |= news != News::None;
-        if news == News::Refused {
-            self.quarantine_due = Instant::now();
-            tracing::warn!(
-                fingerprint,
-                project,
-                agent,
-                "a request killed too many workers, all agents refuse it for a while; the agents' logs have the request"
-            );
-        }
-    }
-
-    fn clear(&mut self, fingerprint: &str, age: Duration) -> usize {
-        let (cleared, news) = self.quarantine.clear(Instant::now().into_std(), fingerprint, age);
-        if news {
-            self.quarantine_changed = true;
-            self.quarantine_due = Instant::now();
-            tracing::info!(fingerprint, cleared, "the quarantine was cleared");
-        }
-        cleared
-    }
-
-    /// Shows and tells what has changed in the quarantine.
-    fn announce_quarantine(&mut self, clock: Duration) {
-        let first = self.tell.borrow().is_none() && self.fleet.synced(clock);
-        let due = self.quarantine_changed && Instant::now() >= self.quarantine_due;
-        if !due && !first {
-            return;
-        }
-        self.quarantine_changed = false;
-        self.quarantine_due = Instant::now() + SPREAD;
-        let now = Instant::now().into_std();
-        let all = self.quarantine.entries().count();
-        let refused = self
-            .quarantine
-            .entries()
-            .filter(|entry| entry.standing(now).refused())
-            .count();
-        for (state, count) in [("refused", refused), ("suspected", all - refused)] {
-            self.metrics.quarantine.with_label_values(&[state]).set(count_of(count));
-        }
-        let quarantine = Arc::new(self.quarantine.clone());
-        self.show.send_replace(Arc::clone(&quarantine));
-        if self.fleet.synced(clock) {
-            self.tell.send_replace(Some(quarantine));
-        }
-    }
-
+    /// Shows everybody the fleet.
     fn announce(&self) {
         let roster: Vec<_> = self.fleet.agents().cloned().collect();
         self.metrics.agents.reset();
@@ -523,76 +467,6 @@ impl Owner {
             .agents_lost
             .set(count_of(roster.iter().filter(|a| a.lost()).count()));
         self.announce.send_replace(Arc::new(roster));
-    }
-
-    /// Says, once, where the agents' word goes before the configuration.
-    fn compare_timeouts(&mut self, members: &[Member]) {
-        let raised = envoy::raised(&self.config, members);
-        self.metrics.timeouts_raised.set(count_of(raised.len()));
-        for Raised {
-            pool,
-            configured,
-            needed,
-        } in raised.iter().filter(|raised| !self.raised.contains(raised))
-        {
-            tracing::warn!(
-                pool,
-                ?configured,
-                ?needed,
-                "agents of this pool may take longer than Envoy is configured to wait; it waits as long as they need. Raise request_timeout of the pool or of front, or lower the agents' server.timeout and server.timeouts"
-            );
-        }
-        self.raised = raised;
-    }
-
-    /// The pools of which nobody has come since the start. Their agents may be well and find no way here, after a restart or when
-    /// Envoys move to this control plane; there is nothing to tell Envoys then that they do not know better.
-    fn awaited(&mut self, members: &[Member]) -> Vec<String> {
-        for member in members {
-            if !self.come.contains(&member.pool) {
-                self.come.insert(Arc::clone(&member.pool));
-            }
-        }
-        let pools = self.config.effective_pools();
-        let awaited = pools.keys().filter(|pool| !self.come.contains(pool.as_str()));
-        let awaited: Vec<String> = awaited.cloned().collect();
-        self.metrics.pools_awaited.set(count_of(awaited.len()));
-        awaited
-    }
-
-    fn publish(&mut self, members: &[Member]) {
-        self.compare_timeouts(members);
-        let secrets = self.renew.borrow().clone();
-        match self.made.views(&self.config, members, &secrets) {
-            Ok(views) => {
-                self.metrics.snapshots.inc();
-                let first = self.publish.borrow().is_none();
-                let before = self.publish.borrow().clone().unwrap_or_default();
-                let awaited = self.awaited(members);
-                let endpoints = awaited.iter().map(|pool| envoy::cluster_name(pool)).collect();
-                let views = views.with_provisional(&endpoints).after(&before);
-                self.publish.send_replace(Some(views));
-                self.synced.take();
-                if first {
-                    tracing::info!(
-                        agents = members.len(),
-                        "the fleet is known, Envoys are told from now on"
-                    );
-                    if !awaited.is_empty() {
-                        tracing::warn!(
-                            pools = ?awaited,
-                            "nobody has come of these pools yet; Envoys that know agents of them keep those"
-                        );
-                    }
-                }
-            }
-            Err(problems) => {
-                self.metrics.snapshots_refused.inc();
-                for problem in problems {
-                    tracing::error!(%problem, "the snapshot is inconsistent, Envoys keep what they have");
-                }
-            }
-        }
     }
 }
 

@@ -307,6 +307,9 @@ impl Model {
 /// Its version, the clusters that its routes lead to, and the secrets and clusters that its listener needs.
 type Front = (u8, Vec<usize>, Vec<usize>, Vec<usize>);
 
+/// Endpoints of this version are provisional, unless all must be good.
+const AWAITED: u8 = 3;
+
 /// Content in short: the versions of two secrets; for each of four clusters its version, that of its endpoints and the
 /// secrets it needs; for each of two listeners with their routes a version, the clusters that the routes lead to, and the
 /// secrets and clusters that the listener needs.
@@ -387,7 +390,14 @@ impl Content {
             add(Kind::Listener, &name, version(number / 2), needed);
             add(Kind::Route, &name, version(*number), refs);
         }
-        Arc::new(Snapshot::new(resources).unwrap())
+        let mut snapshot = Snapshot::new(resources).unwrap();
+        if !good {
+            let awaited = |cluster: &Option<(u8, u8, Vec<usize>)>| matches!(cluster, Some((_, AWAITED, _)));
+            let numbers = (0..self.clusters.len()).filter(|index| awaited(&self.clusters[*index]));
+            let names = numbers.map(|index| format!("c{index}")).collect();
+            snapshot.mark_provisional(Kind::Endpoints, &names);
+        }
+        Arc::new(snapshot)
     }
 }
 

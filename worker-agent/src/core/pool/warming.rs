@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::machine::Pool;
 use super::worker::Worker;
-use super::{Action, Chore, WorkerState};
+use super::{Action, Chore, Start, WorkerState};
 
 /// How long such a map may take.
 const WARM_PATIENCE: Duration = Duration::from_secs(10);
@@ -24,8 +24,13 @@ impl Pool {
     /// Whether a worker has yet to draw, and will get to it however much there is to do.
     pub(super) fn will_warm_up(&mut self, now: Instant) -> bool {
         let cold = |project: &String| !self.left_cold.contains(project);
-        let yet = |worker: &Worker| worker.chores.warming.is_some() || worker.chores.warm.iter().any(cold);
-        let several = self.workers.values().filter(|worker| worker.is_up()).nth(1).is_some();
+        let warms = self.policy.warm_up;
+        // What it inherits is known when it is there, and is drawn then.
+        let starts = |worker: &Worker| warms && worker.is_starting() && matches!(worker.start, Start::Fork(_));
+        let yet =
+            |worker: &Worker| starts(worker) || worker.chores.warming.is_some() || worker.chores.warm.iter().any(cold);
+        let counts = |worker: &&Worker| worker.is_up() || starts(worker);
+        let several = self.workers.values().filter(counts).nth(1).is_some();
         several && self.workers.values().any(yet) && self.pressure.at(now, self.policy.workers) == 0.0
     }
 
@@ -53,7 +58,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{Run, SECOND, assign, crashed, finished, policy, start};
-    use super::super::{Event, Policy, Start, Tended, WorkerId};
+    use super::super::{Event, Policy, Tended, WorkerId};
     use super::*;
 
     fn warm(worker: WorkerId, project: &str) -> Action {
@@ -106,6 +111,18 @@ mod tests {
         assert_eq!(run.arrive(2, "/a"), [], "the other is not there yet");
         assert_eq!(run.on(inherits(2, &["/a"])), [warm(2, "/a")], "one serves");
         assert_eq!(run.on(done(2)), [assign(2, 2)]);
+    }
+
+    #[test]
+    fn a_pool_is_not_settled_before_the_last_that_starts_has_drawn() {
+        let mut run = two(warming());
+        assert_eq!(run.on(inherits(1, &["/a"])), [warm(1, "/a")]);
+        run.on(done(1));
+        assert!(!run.pool.view(run.now).settled, "the other one has not even started");
+        assert_eq!(run.on(inherits(2, &["/a"])), [warm(2, "/a")]);
+        assert!(!run.pool.view(run.now).settled);
+        run.on(done(2));
+        assert!(run.pool.view(run.now).settled);
     }
 
     #[test]
