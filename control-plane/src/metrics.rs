@@ -72,7 +72,7 @@ pub struct Metrics {
     pub agents_astray: IntGauge,
     /// Agents that are told as before although all of their pool have broken off.
     pub agents_lost: IntGauge,
-    /// Configured pools of which nobody has come since the start.
+    /// Configured pools of which no agent has been ready since the start.
     pub pools_awaited: IntGauge,
     /// See [`SNAPSHOTS`].
     pub snapshots: IntCounter,
@@ -141,7 +141,7 @@ impl Metrics {
             )?,
             pools_awaited: gauge(
                 POOLS_AWAITED,
-                "Pools of which no agent has come since the start; Envoys that knew agents of them keep those (pools).",
+                "Pools of which no agent has been ready since the start; Envoys that knew agents of them keep those (pools).",
             )?,
             snapshots: counter(SNAPSHOTS, "Changed snapshots published to Envoys (snapshots).")?,
             snapshots_refused: counter(SNAPSHOTS_REFUSED, "Snapshots withheld as inconsistent (snapshots).")?,

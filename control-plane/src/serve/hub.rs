@@ -151,7 +151,6 @@ impl Hub {
             announce,
             synced: Some(synced),
             published: None,
-            come: BTreeSet::new(),
             made: Made::default(),
             raised: Vec::new(),
         };
@@ -210,8 +209,6 @@ struct Owner {
     published: Option<Vec<Member>>,
     /// What it would be made from now may be different.
     news: bool,
-    /// Pools of which Envoys have been told an agent since the start.
-    come: BTreeSet<Arc<str>>,
     made: Made,
     /// Pools whose configured timeouts are shorter than their agents', as last said in the log.
     raised: Vec<Raised>,
@@ -390,8 +387,8 @@ impl Owner {
                 let count = found.values().map(BTreeSet::len).sum();
                 tracing::info!(addresses = count, "where agents are that pools list by address");
                 self.metrics.addresses.set(count_of(count));
-                if count > 0 {
-                    self.fleet.somebody(clock);
+                for (pool, _) in found.iter().filter(|(_, addresses)| !addresses.is_empty()) {
+                    self.fleet.found(clock, pool);
                 }
                 (self.found, self.news) = (found, true);
             }

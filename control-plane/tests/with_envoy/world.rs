@@ -102,7 +102,8 @@ impl Program {
     /// What it has to say for itself: the end of its log, its metrics, its agents and clients.
     fn tell(&self) {
         println!("the end of its log:");
-        for line in self.log().lines().rev().take(20) {
+        let log = self.log();
+        for line in log.lines().skip(log.lines().count().saturating_sub(20)) {
             println!("{line:.300}");
         }
         for path in ["/metrics", "/"] {

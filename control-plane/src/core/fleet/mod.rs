@@ -5,7 +5,8 @@
 //! before, because a stream also breaks for reasons that leave the agent well. When all agents of a pool are lost at once,
 //! without a word, it is taken for the network between them and here, and they are told as before for long: Envoy's own
 //! checks find out which of them are dead. Nothing may be published before the sync window has passed: a control plane
-//! that was restarted must not tell of an empty fleet.
+//! that was restarted must not tell of an empty fleet. Nor is a pool believed to be empty of which no agent has been ready since
+//! the start: it is awaited.
 //!
 //! What it does not know: streams, messages, Envoy.
 
@@ -197,6 +198,8 @@ pub struct Fleet<S> {
     sessions: BTreeMap<Session, Arc<str>>,
     /// When it was first known of any agent.
     first: Option<Clock>,
+    /// The pools of which somebody has been able to serve since the start.
+    served: BTreeSet<Arc<str>>,
 }
 
 impl<S: Clone> Fleet<S> {
@@ -208,6 +211,7 @@ impl<S: Clone> Fleet<S> {
             agents: BTreeMap::new(),
             sessions: BTreeMap::new(),
             first: None,
+            served: BTreeSet::new(),
         }
     }
 
@@ -222,7 +226,7 @@ impl<S: Clone> Fleet<S> {
     /// a broken stream nothing changes for Envoy. One with the same data address is forgotten, for the address can
     /// belong to one only and the later claim is the fresher.
     pub fn attach(&mut self, now: Clock, session: Session, identity: Identity) -> Vec<Displaced> {
-        self.somebody(now);
+        self.first.get_or_insert(now);
         let mut displaced = Vec::new();
         let same_address =
             |a: &Agent<S>| a.identity.data_address == identity.data_address && a.identity.id != identity.id;
@@ -262,6 +266,9 @@ impl<S: Clone> Fleet<S> {
             broken: None,
             lost: None,
         };
+        if agent.told() == Told::Healthy {
+            self.served.insert(Arc::clone(&agent.identity.pool));
+        }
         self.agents.insert(id, Arc::new(agent));
         displaced
     }
@@ -276,6 +283,10 @@ impl<S: Clone> Fleet<S> {
         agent.heard = now;
         agent.attached = true;
         (agent.broken, agent.lost) = (None, None);
+        let (pool, serves) = (Arc::clone(&agent.identity.pool), agent.told() == Told::Healthy);
+        if serves {
+            self.served.insert(pool);
+        }
         true
     }
 
@@ -375,11 +386,17 @@ impl<S: Clone> Fleet<S> {
         }
     }
 
-    /// It is known of somebody who serves, were it by address alone.
-    pub const fn somebody(&mut self, now: Clock) {
-        if self.first.is_none() {
-            self.first = Some(now);
-        }
+    /// Agents of this pool are known by their addresses alone; they serve by themselves.
+    pub fn found(&mut self, now: Clock, pool: &str) {
+        self.first.get_or_insert(now);
+        self.served.insert(pool.into());
+    }
+
+    /// Whether no agent of this pool has been ready since the start. Its agents may be well and find no way here, after a restart or
+    /// when Envoys move to this control plane; there is nothing to tell Envoys then that they do not know better.
+    #[must_use]
+    pub fn awaits(&self, pool: &str) -> bool {
+        !self.served.contains(pool)
     }
 
     /// When [`Fleet::tick`], [`Fleet::waited`] or [`Fleet::synced`] will next have something to say, if nothing happens before.

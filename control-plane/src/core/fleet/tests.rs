@@ -167,11 +167,38 @@ fn a_fleet_of_which_nobody_has_come_is_published_late() {
     assert_eq!(fleet.next_deadline(ms(2000)), Some(ms(10_000)));
     assert_eq!(fleet.next_deadline(ms(10_000)), None);
     // Somebody who comes just before does not put it off further, and one by address counts as well.
-    fleet.somebody(ms(9500));
+    fleet.found(ms(9500), "default");
     assert!(fleet.synced(ms(10_000)));
     let mut fleet: Fleet<()> = Fleet::new(TIMING);
-    fleet.somebody(ms(300));
+    fleet.found(ms(300), "default");
     assert!(fleet.synced(ms(2300)));
+}
+
+#[test]
+fn a_pool_is_awaited_until_one_of_its_agents_has_been_ready() {
+    let mut fleet = Fleet::new(TIMING);
+    fleet.attach(ms(0), Session(1), identity("a", 1));
+    for phase in [Phase::Starting, Phase::Draining, Phase::Failing] {
+        fleet.state(ms(1), Session(1), phase, ());
+        assert!(fleet.awaits("default"), "one that is {phase:?} serves nobody");
+    }
+    fleet.state(ms(2), Session(1), Phase::Ready, ());
+    fleet.state(ms(3), Session(1), Phase::Draining, ());
+    fleet.detach(ms(4), Session(1));
+    assert_eq!(fleet.tick(ms(504)).gone, ["a"]);
+    assert!(!fleet.awaits("default"), "what was said counts, whoever goes");
+    assert!(fleet.awaits("other"));
+    // One that was ready comes again for another pool, from the same address.
+    fleet.attach(ms(600), Session(2), identity("b", 2));
+    fleet.state(ms(600), Session(2), Phase::Ready, ());
+    let elsewhere = Identity {
+        pool: "other".into(),
+        ..identity("b", 2)
+    };
+    fleet.attach(ms(601), Session(3), elsewhere);
+    assert!(!fleet.awaits("other"));
+    fleet.found(ms(700), "listed");
+    assert!(!fleet.awaits("listed"));
 }
 
 /// So many agents, ready at zero.

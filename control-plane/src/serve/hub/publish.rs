@@ -1,7 +1,5 @@
 //! What Envoys are told: the snapshots that follow from the fleet, and what there is to say of them in the log.
 
-use std::sync::Arc;
-
 use super::{Owner, count_of};
 use crate::adapters::envoy::{self, Member, Raised};
 
@@ -26,17 +24,10 @@ impl Owner {
         self.raised = raised;
     }
 
-    /// The pools of which nobody has come since the start. Their agents may be well and find no way here, after a restart or when
-    /// Envoys move to this control plane; there is nothing to tell Envoys then that they do not know better.
-    fn awaited(&mut self, members: &[Member]) -> Vec<String> {
-        for member in members {
-            if !self.come.contains(&member.pool) {
-                self.come.insert(Arc::clone(&member.pool));
-            }
-        }
+    /// The pools of which Envoys are not to believe that nobody is there.
+    fn awaited(&self) -> Vec<String> {
         let pools = self.config.effective_pools();
-        let awaited = pools.keys().filter(|pool| !self.come.contains(pool.as_str()));
-        let awaited: Vec<String> = awaited.cloned().collect();
+        let awaited: Vec<String> = pools.keys().filter(|pool| self.fleet.awaits(pool)).cloned().collect();
         self.metrics.pools_awaited.set(count_of(awaited.len()));
         awaited
     }
@@ -50,7 +41,7 @@ impl Owner {
                 self.metrics.snapshots.inc();
                 let first = self.publish.borrow().is_none();
                 let before = self.publish.borrow().clone().unwrap_or_default();
-                let awaited = self.awaited(members);
+                let awaited = self.awaited();
                 let endpoints = awaited.iter().map(|pool| envoy::cluster_name(pool)).collect();
                 let views = views.with_provisional(&endpoints).after(&before);
                 self.publish.send_replace(Some(views));
@@ -63,7 +54,7 @@ impl Owner {
                     if !awaited.is_empty() {
                         tracing::warn!(
                             pools = ?awaited,
-                            "nobody has come of these pools yet; Envoys that know agents of them keep those"
+                            "no agent of these pools has been ready yet; Envoys that know agents of them keep those"
                         );
                     }
                 }

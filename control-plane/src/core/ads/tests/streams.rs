@@ -101,9 +101,19 @@ fn what_a_client_brought_along_is_not_counted_on_once_its_successor_is_on_its_wa
     assert_eq!(peer.settle(), ["rds web@2"]);
 }
 
-/// The front of which nobody has told yet what endpoints it has.
+/// A front with endpoints at this version, and all else at "1".
+fn front_with_endpoints(version: &str) -> Arc<Snapshot> {
+    snapshot(&[
+        (Kind::Cluster, "a", "1", &[(Kind::Endpoints, "a")]),
+        (Kind::Endpoints, "a", version, &[]),
+        (Kind::Listener, "web", "1", &[(Kind::Route, "web")]),
+        (Kind::Route, "web", "1", &[(Kind::Cluster, "a")]),
+    ])
+}
+
+/// The same, where nobody has told yet what endpoints it has.
 fn provisional(version: &str) -> Arc<Snapshot> {
-    let mut snapshot = Arc::unwrap_or_clone(front(version));
+    let mut snapshot = Arc::unwrap_or_clone(front_with_endpoints(version));
     snapshot.mark_provisional(Kind::Endpoints, &["a".to_owned()].into());
     Arc::new(snapshot)
 }
@@ -133,7 +143,7 @@ fn a_returning_client_keeps_what_it_has_in_the_place_of_what_nobody_has_told_yet
     assert_eq!(peer.settle(), ["eds a@1"]);
     // What it has been told here is not kept against what is told later.
     peer.offer(&provisional("2"));
-    assert!(peer.settle().contains(&"eds a@2".to_owned()));
+    assert_eq!(peer.settle(), ["eds a@2"]);
 }
 
 #[test]
@@ -144,6 +154,8 @@ fn what_nobody_has_told_yet_goes_to_a_new_client_and_after_a_cluster_that_waits_
     }
     new.subscribe(Kind::Endpoints, &["a"]);
     assert!(new.settle().contains(&"eds a@1".to_owned()));
+    new.offer(&provisional("2"));
+    assert_eq!(new.settle(), ["eds a@2"]);
     let mut peer = came_back_with_endpoints(&provisional("1"), "before");
     assert!(peer.settle().contains(&"eds a@1".to_owned()));
 }
