@@ -1,7 +1,9 @@
 //! The task that owns the pool: messages in, actions out.
 
 mod children;
+mod pins;
 mod projects;
+mod requests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
@@ -266,24 +268,7 @@ impl Task {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Wanted { ticket, wanted, reply } => {
-                if self.may_not_load(&wanted.project.uri) {
-                    return drop(reply.send(Err(Refused::NotLoaded)));
-                }
-                if !self.loading.reload_on_request {
-                    self.seen(&wanted.project);
-                }
-                let arrived = Event::Arrived {
-                    ticket,
-                    project: wanted.project.uri.clone(),
-                    lane: wanted.lane,
-                    depth: wanted.depth,
-                    deadline: wanted.deadline,
-                    again: wanted.again,
-                };
-                self.wanted.insert(ticket, (wanted, reply));
-                self.feed(arrived);
-            }
+            Message::Wanted { ticket, wanted, reply } => self.queue(ticket, wanted, reply),
             Message::Returned {
                 worker,
                 channel,
@@ -316,21 +301,8 @@ impl Task {
             Message::Image { generation, image } => self.image(generation, image),
             Message::ZygoteLost { generation, lost } => self.zygote_lost(generation, lost),
             Message::Seen(Pinned { project, .. }) => self.seen(&project),
-            Message::PinFound(pinned) => {
-                if !self.pins.iter().any(|pin| pin.uri == pinned.project.uri) {
-                    tracing::info!(project = pinned.name, "a pinned project is there now");
-                    self.index.named(&pinned.project.uri, &pinned.name);
-                    self.pins.push(pinned.project);
-                    self.feed(Event::PreloadChanged);
-                }
-            }
-            Message::PinLost(uri) => {
-                if self.pins.iter().any(|pin| pin.uri == uri) {
-                    tracing::error!(project = uri, "a pinned project has been removed; it stays pinned");
-                    self.pins.retain(|pin| pin.uri != uri);
-                    self.feed(Event::PreloadChanged);
-                }
-            }
+            Message::PinFound(pinned) => self.pin_found(pinned),
+            Message::PinLost(uri) => self.pin_lost(&uri),
             Message::CheckOut(Pinned { name, project }) => {
                 self.index.named(&project.uri, &name);
                 self.index.retried(&project.uri);
@@ -353,17 +325,7 @@ impl Task {
                 }
             }
             Message::Repin { pin, unpin } => self.repin(pin, &unpin),
-            Message::Pin {
-                pinned: Pinned { name, project },
-                reply,
-            } => {
-                self.index.named(&project.uri, &name);
-                self.blamed.forgive(&project.uri);
-                self.pins.retain(|pin| pin.uri != project.uri);
-                self.pins.push(project.clone());
-                self.pin_waiters.push((project, reply));
-                self.feed(Event::PreloadChanged);
-            }
+            Message::Pin { pinned, reply } => self.pin(pinned, reply),
             Message::List { reply } => {
                 // Who asks wants to see the pool as it is, not as it was shown last.
                 self.published = None;
@@ -372,12 +334,7 @@ impl Task {
             }
             Message::Reload => {
                 self.zygote_problem = None;
-                // What could not be loaded is tried again.
-                for pin in &self.pins {
-                    self.index.retried(&pin.uri);
-                    self.blamed.forgive(&pin.uri);
-                }
-                self.feed(Event::PreloadChanged);
+                self.retry_pins();
             }
             Message::Adopt { policy, loading } => {
                 self.start_timeout = policy.start_timeout;
@@ -424,19 +381,7 @@ impl Task {
                 worker,
                 expired,
                 blamed,
-            } => {
-                let Some(slot) = self.slots.get_mut(&worker) else {
-                    return;
-                };
-                // Told before the client is: what it sends again must find it known.
-                if let Some(wanted) = slot.serving.as_ref().filter(|_| blamed) {
-                    slot.late = true;
-                    self.observer.late(wanted);
-                }
-                if let Some(stop) = &slot.stop {
-                    let _ = stop.send(if expired { Stop::Expired } else { Stop::Cancelled });
-                }
-            }
+            } => self.cancel(worker, expired, blamed),
             Action::Quit { worker } => {
                 // A worker leaves when its channel closes; one that is still starting is ended.
                 if let Some(slot) = self.slots.get(&worker) {
@@ -462,93 +407,6 @@ impl Task {
                 );
                 self.gave_up = Some(pressure);
             }
-        }
-    }
-
-    fn assign(&mut self, ticket: Ticket, worker: WorkerId, evict: Vec<String>) {
-        let wanted = self.wanted.remove(&ticket);
-        let Some(slot) = self.slots.get_mut(&worker) else {
-            return;
-        };
-        let Some(channel) = slot.channel.take() else { return };
-        let Some((wanted, reply)) = wanted else {
-            // Its client has left in the same moment.
-            slot.channel = Some(channel);
-            return self.feed(Event::Finished {
-                worker,
-                answered: false,
-                loaded: None,
-            });
-        };
-        let mut project = wanted.project.clone();
-        // A newer version is loaded between requests, unless each is to load it by itself.
-        let pinned = self.pins.iter().any(|pin| pin.uri == project.uri);
-        if (pinned || !self.loading.reload_on_request)
-            && let Some(held) = slot.versions.get(&project.uri)
-        {
-            project.version.clone_from(held);
-        }
-        evict.iter().for_each(|uri| drop(slot.versions.remove(uri)));
-        slot.serving = Some(wanted);
-        let (stop, stopped) = mpsc::unbounded_channel();
-        let (end, ended) = oneshot::channel();
-        (slot.stop, slot.end) = (Some(stop), Some(end));
-        let lease = Lease::new(
-            (worker, ticket),
-            project,
-            evict,
-            (stopped, ended),
-            channel,
-            self.messages.clone(),
-        );
-        // When nobody takes the lease, it comes back by itself.
-        drop(reply.send(Ok(lease)));
-    }
-
-    fn returned(
-        &mut self,
-        worker: WorkerId,
-        channel: Channel,
-        report: Option<Report>,
-        mut loaded: Option<LoadedProject>,
-    ) {
-        let Some(slot) = self.slots.get_mut(&worker) else {
-            return;
-        };
-        slot.channel = Some(channel);
-        (slot.stop, slot.end) = (None, None);
-        let serving = slot.serving.take();
-        let late = std::mem::take(&mut slot.late);
-        if let Some(wanted) = serving.as_ref().filter(|_| late || report.is_some()) {
-            self.observer.served(wanted);
-        }
-        let answered = report.is_some();
-        if let Some(report) = report {
-            if let Some(wanted) = &serving {
-                self.index.served(&wanted.project.uri, &wanted.name);
-            }
-            if let Some(plugins) = report.plugins {
-                self.observer.plugins(plugins);
-            }
-            loaded = report.loaded;
-        }
-        let loaded = loaded.map(|project| {
-            slot.versions.insert(project.uri.clone(), project.version.clone());
-            if let Some(wanted) = &serving {
-                self.index.named(&project.uri, &wanted.name);
-            }
-            self.index.loaded(&project);
-            self.observer.loaded(true);
-            (project.uri, took(project.load_ms))
-        });
-        let uri = loaded.as_ref().map(|(uri, _)| uri.clone());
-        self.feed(Event::Finished {
-            worker,
-            answered,
-            loaded,
-        });
-        if let Some(uri) = uri {
-            self.check_version(worker, &uri);
         }
     }
 

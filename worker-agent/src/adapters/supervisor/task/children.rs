@@ -15,7 +15,7 @@ use crate::adapters::output::capture;
 use crate::adapters::processes::Ended;
 use crate::adapters::supervisor::start::{Stage, Up, bring_up, forked};
 use crate::adapters::zygote::{self, ForkOrder, Forked, Image, Lost, Patience};
-use crate::core::message::{FailedProject, LoadedProject, ProjectRef};
+use crate::core::message::{FailedProject, ProjectRef};
 use crate::core::pool::{Event, ExitReason, ExitStatus, Generation, Start, WorkerId};
 
 /// What a zygote may take for one pinned project.
@@ -324,41 +324,6 @@ impl Task {
             slot.failed = Some((stage, error.to_string()));
         }
         self.feed(Event::Broken { worker });
-    }
-
-    /// Tells who waits for a pin, and keeps what was learnt.
-    fn settle_pins(&mut self, loaded: &[LoadedProject], failed: &[FailedProject]) {
-        loaded.iter().for_each(|project| self.index.loaded(project));
-        for failure in failed {
-            tracing::error!(
-                project = failure.uri,
-                problem = failure.message,
-                "a pinned project cannot be loaded"
-            );
-            self.index.failed(&failure.uri, &failure.message);
-        }
-        for (pin, reply) in std::mem::take(&mut self.pin_waiters) {
-            if let Some(project) = loaded.iter().find(|loaded| loaded.uri == pin.uri) {
-                drop(reply.send(Ok(project.load_ms)));
-            } else if let Some(failure) = failed.iter().find(|failed| failed.uri == pin.uri) {
-                self.pins.retain(|other| other.uri != pin.uri);
-                drop(reply.send(Err(failure.message.clone())));
-            } else {
-                self.pin_waiters.push((pin, reply));
-            }
-        }
-    }
-
-    /// Tells who waits for one of these projects that it will not be pinned.
-    fn fail_waiters(&mut self, projects: &[ProjectRef], problem: &str) {
-        for (pin, reply) in std::mem::take(&mut self.pin_waiters) {
-            if projects.iter().any(|project| project.uri == pin.uri) {
-                self.pins.retain(|other| other.uri != pin.uri);
-                drop(reply.send(Err(problem.to_owned())));
-            } else {
-                self.pin_waiters.push((pin, reply));
-            }
-        }
     }
 
     pub(super) fn process_ended(&mut self, ended: Ended) {

@@ -7,39 +7,14 @@ use std::time::Instant;
 use super::{Message, Task, took};
 use crate::adapters::channel::Channel;
 use crate::adapters::supervisor::errand::{self, Errand, Order};
-use crate::adapters::supervisor::{Cached, Holding, Pinned};
+use crate::adapters::supervisor::{Cached, Holding};
 use crate::core::message::ProjectRef;
-use crate::core::pool::{Chore, Event, Tended, View, WorkerId};
+use crate::core::pool::{Chore, Event, Tended, WorkerId};
 
 /// Versions of projects that nobody holds are forgotten above this number.
 const REMEMBERED: usize = 4096;
 
 impl Task {
-    pub(super) fn set_pins(&mut self, pins: Vec<Pinned>) {
-        pins.iter()
-            .for_each(|pin| self.index.named(&pin.project.uri, &pin.name));
-        self.pins = pins.into_iter().map(|pin| pin.project).collect();
-    }
-
-    /// Pins some projects and unpins others. One that is pinned already is left as it is.
-    pub(super) fn repin(&mut self, pin: Vec<Pinned>, unpin: &[String]) {
-        let before = self.pins.clone();
-        let index = &self.index;
-        let stays = |pin: &ProjectRef| index.get(&pin.uri).is_none_or(|record| !unpin.contains(&record.name));
-        self.pins.retain(stays);
-        for Pinned { name, project } in pin {
-            if !self.pins.iter().any(|pin| pin.uri == project.uri) {
-                self.index.named(&project.uri, &name);
-                self.index.retried(&project.uri);
-                self.blamed.forgive(&project.uri);
-                self.pins.push(project);
-            }
-        }
-        if self.pins != before {
-            self.feed(Event::PreloadChanged);
-        }
-    }
-
     /// The storage has this version of a project. What holds an older one loads it anew: a zygote by way of the next
     /// generation, a worker between requests. Both serve the old version until then. A request brings along what was believed
     /// when it came; what a later look has shown since is newer.
@@ -118,18 +93,6 @@ impl Task {
                 project: uri.to_owned(),
             });
         }
-    }
-
-    /// The pinned projects that are loaded beforehand.
-    pub(super) fn sound_pins(&self) -> Vec<ProjectRef> {
-        self.blamed.sound(&self.pins, |uri| self.is_preloaded(uri))
-    }
-
-    /// Whether new workers inherit the project.
-    pub(super) fn is_preloaded(&self, uri: &str) -> bool {
-        let mut newest = self.zygotes.values().rev();
-        let current = newest.find(|zygote| zygote.ready && !zygote.stopping);
-        current.is_some_and(|zygote| zygote.holds.iter().any(|held| held == uri))
     }
 
     /// Whether a request for the project is to be refused, as nobody has loaded it for requests.
@@ -234,31 +197,6 @@ impl Task {
                 }
             })
             .collect()
-    }
-
-    pub(super) fn found_pins(&self) -> Vec<String> {
-        let name = |pin: &ProjectRef| self.index.get(&pin.uri).map(|record| record.name.clone());
-        self.pins.iter().filter_map(name).collect()
-    }
-
-    /// The names of pinned projects that every worker that can serve holds.
-    pub(super) fn held_pins(&self, view: &View) -> Vec<String> {
-        let up = |state: &str| matches!(state, "idle" | "busy" | "cancelling");
-        let serving: Vec<_> = view.workers.iter().filter(|worker| up(worker.state)).collect();
-        let held = |uri: &String| !serving.is_empty() && serving.iter().all(|worker| worker.projects.contains(uri));
-        let records = self.pins.iter().filter(|pin| held(&pin.uri));
-        records
-            .filter_map(|pin| self.index.get(&pin.uri).map(|record| record.name.clone()))
-            .collect()
-    }
-
-    pub(super) fn pin_problems(&self) -> BTreeMap<String, String> {
-        let problem = |pin: &ProjectRef| {
-            let record = self.index.get(&pin.uri)?;
-            let problem = self.blamed.problem(&pin.uri).unwrap_or(&record.problem);
-            (!problem.is_empty()).then(|| (record.name.clone(), problem.to_owned()))
-        };
-        self.pins.iter().filter_map(problem).collect()
     }
 
     /// What each worker holds, at which version.
