@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use stack::bench::{Loop, Outcome, Table, announce, megabytes, seconds, times, warm};
-use stack::draw::Spread;
+use stack::draw::{Draw, Spread};
 use stack::{Plan, Side, towns};
 
 const CLIENTS: usize = 8;
@@ -22,15 +22,17 @@ const WORKERS: usize = 4;
 /// How often each side has its turn in a cell.
 const TURNS: u64 = 2;
 
+/// How often a town is asked for on average before that is measured. Projects that just fit are where they stay after fifteen.
+const ROUNDS: usize = 24;
+
 /// No side is warmed up for longer than this.
 const WARM_UP: Duration = Duration::from_secs(90);
 
-/// How requests are spread over how many towns, and how often each town is asked before that is measured.
+/// How requests are spread over how many towns.
 struct Cell {
     name: &'static str,
     towns: u32,
     exponent: f64,
-    rounds: u32,
 }
 
 const CELLS: [Cell; 3] = [
@@ -38,19 +40,16 @@ const CELLS: [Cell; 3] = [
         name: "40 projects, each as often",
         towns: 40,
         exponent: 0.0,
-        rounds: 8,
     },
     Cell {
         name: "200 projects, each as often",
         towns: towns::TOWNS,
         exponent: 0.0,
-        rounds: 16,
     },
     Cell {
         name: "200 projects, Zipf 1.0",
         towns: towns::TOWNS,
         exponent: 1.0,
-        rounds: 2,
     },
 ];
 
@@ -89,10 +88,11 @@ async fn turn(side: &Side, cell: &Cell, seed: u64, warm_up: Duration, measured: 
 /// A cell of every side, and how many projects it loaded meanwhile.
 async fn measure(cell: &Cell, sides: &[(&str, Side)]) -> Vec<(Outcome, Option<u64>)> {
     for (_, side) in sides {
-        let maps = maps(side, cell);
-        let requests = maps.len() * cell.rounds as usize;
+        let (maps, spread) = (maps(side, cell), Spread::zipf(cell.towns, cell.exponent));
+        let requests = maps.len() * ROUNDS;
         warm(side.client(), requests, WARM_UP, move |number| {
-            towns::tile(&maps[number % maps.len()], 27)
+            let mut draw = Draw::seeded(number as u64);
+            towns::request(&maps[spread.pick(&mut draw)], &mut draw)
         })
         .await;
     }

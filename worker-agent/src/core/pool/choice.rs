@@ -1,4 +1,5 @@
-//! Which idle worker takes a request, by what projects cost to load.
+//! Which idle worker takes a request, and which project it drops for that, by what projects cost to load and how often they are
+//! asked for.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,13 +10,18 @@ use super::lanes::Waiting;
 use super::worker::Worker;
 use super::{WorkerId, WorkerState};
 
-/// Loading that takes less is not worth waiting for somebody else.
-const SHORT_LOAD: Duration = Duration::from_millis(50);
-
 /// So many loads a request saves that waits for the worker which has its project, where another would drop one for it:
 /// its own, that of the project which is dropped, and now and then that of a third which the latter drives out in turn.
 /// In the model of `affinity_tests` two leave twice as many cold requests, and more than three change nothing.
 const LOADS_SAVED: u32 = 3;
+
+/// What one of several copies of a project is worth, of what the only one is: without it a request goes to another worker and may
+/// have to wait there. In simulations of uneven demand a tenth made twice the loads at no higher rate, and with a fiftieth the longest
+/// waits were longer.
+const ONE_OF_SEVERAL: f64 = 0.05;
+
+/// No load is reckoned with less.
+const LEAST_LOAD: Duration = Duration::from_millis(1);
 
 /// For the others' loads it never waits longer than this.
 const FOR_OTHERS: Duration = Duration::from_secs(1);
@@ -23,9 +29,8 @@ const FOR_OTHERS: Duration = Duration::from_secs(1);
 /// The pool's workers.
 type Workers = BTreeMap<WorkerId, Worker>;
 
-/// The idle worker for which the project is cheapest: the one that holds it, else the one that has to drop what is
-/// quickest to load again, else the one with the fewest projects, else the one used last, so that the others' memory
-/// can rest.
+/// The idle worker for which the project is cheapest: the one that holds it, else the one that has to drop what is missed
+/// least, else the one with the fewest projects, else the one used last, so that the others' memory can rest.
 pub(super) fn best_idle(
     workers: &Workers,
     project: &str,
@@ -39,17 +44,16 @@ pub(super) fn best_idle(
     });
     idle.map(|(id, worker, since)| {
         let dropped = evicted(workers, id, project, costs, broken, max_projects);
-        let lost = dropped.iter().filter(|uri| !is_held_elsewhere(workers, id, uri));
-        let lost: Duration = lost.map(|uri| costs.load(uri)).sum();
+        let losses = dropped.iter().map(|uri| loss(workers, id, uri, costs, broken));
+        // Zero or more, so its bits sort as it does. The sum of nothing would be negative zero.
+        let lost = losses.fold(0.0, |sum: f64, loss| sum + loss).to_bits();
         ((!worker.holds(project), lost, worker.loaded.len(), Reverse(since)), id)
     })
     .min()
     .map(|(_, id)| id)
 }
 
-/// What a worker has to drop for a project: first what another worker holds as well, last what could not be loaded again
-/// (`broken`). Of the others, one of the quarter that was used longest ago: one that is quick to load, but what has not been used for
-/// longer must be the dearer the longer to stay. Else a dear one that nobody asks for would keep its place for ever.
+/// What a worker has to drop for a project: what is missed least, and of what is missed alike what was used longest ago.
 pub(super) fn evicted(
     workers: &Workers,
     id: WorkerId,
@@ -65,15 +69,25 @@ pub(super) fn evicted(
     if excess == 0 {
         return Vec::new();
     }
-    let (lost, sound): (Vec<&String>, Vec<&String>) = worker.loaded.iter().partition(|uri| broken.contains(*uri));
-    let (twice, once): (Vec<&String>, Vec<&String>) =
-        sound.into_iter().partition(|uri| is_held_elsewhere(workers, id, uri));
-    let oldest = once.len().div_ceil(4);
-    let mut aged: Vec<(u32, &String)> = (1..).zip(once).collect();
-    aged[..oldest].sort_by_key(|&(age, uri)| costs.load(uri) * age);
-    let once = aged.into_iter().map(|(_, uri)| uri);
-    let all = twice.into_iter().chain(once).chain(lost);
-    all.take(excess).cloned().collect()
+    let held = worker.loaded.iter();
+    let mut held: Vec<(f64, &String)> = held.map(|uri| (loss(workers, id, uri, costs, broken), uri)).collect();
+    // The sort is stable, and the one used last stands last.
+    held.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+    held.into_iter().take(excess).map(|(_, uri)| uri.clone()).collect()
+}
+
+/// How much a project would be missed that a worker drops: by how often it is asked for, and how long it takes to load again.
+/// What could not be loaded again (`broken`) goes last.
+fn loss(workers: &Workers, id: WorkerId, project: &str, costs: &Costs, broken: &BTreeSet<String>) -> f64 {
+    if broken.contains(project) {
+        return f64::INFINITY;
+    }
+    let only = costs.demand(project) * costs.load(project).max(LEAST_LOAD).as_secs_f64();
+    if is_held_elsewhere(workers, id, project) {
+        only * ONE_OF_SEVERAL
+    } else {
+        only
+    }
 }
 
 fn is_held_elsewhere(workers: &Workers, id: WorkerId, project: &str) -> bool {
@@ -99,10 +113,6 @@ pub(super) fn holds_off_until<'a>(
         let held = holders.clone().next().is_some();
         return (held && !holders.any(Worker::is_idle)).then_some(waiting.deadline);
     }
-    let load = costs.load(&waiting.project);
-    if load < SHORT_LOAD {
-        return None;
-    }
     let mut busy_elsewhere = false;
     for worker in workers {
         if worker.is_idle() && worker.excess(&waiting.project, max_projects) == 0 {
@@ -111,5 +121,6 @@ pub(super) fn holds_off_until<'a>(
         let has_it = worker.holds(&waiting.project) || worker.serves(&waiting.project);
         busy_elsewhere |= has_it && matches!(worker.state, WorkerState::Busy { .. });
     }
+    let load = costs.load(&waiting.project);
     busy_elsewhere.then(|| waiting.since + (load * LOADS_SAVED).min(load + FOR_OTHERS))
 }

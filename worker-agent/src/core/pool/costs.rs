@@ -1,5 +1,5 @@
-//! What projects have cost so far: how long their requests keep a worker busy, and how long they take to load. Moving
-//! averages, for a bounded number of projects; what was not seen yet is reckoned with a guess.
+//! What projects have cost so far: how long their requests keep a worker busy, how long they take to load, and how often they are
+//! asked for. Moving averages, for a bounded number of projects; what was not seen yet is reckoned with a guess.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,8 +40,14 @@ impl Answers {
     }
 }
 
+/// A request counts half as much as one that comes so many requests later.
+const HALVES_AFTER: f64 = 1000.0;
+
 #[derive(Debug, Default)]
 struct Known {
+    /// The requests for it, each the less the longer ago it was, as of the request with number `asked`.
+    demand: f64,
+    asked: u64,
     /// Seconds that a request takes, by lane.
     busy: [Option<f64>; 3],
     answers: [Answers; 3],
@@ -50,11 +56,20 @@ struct Known {
     used: u64,
 }
 
+impl Known {
+    #[allow(clippy::cast_precision_loss, reason = "after so many requests it is zero anyhow")]
+    fn demand_at(&self, asked: u64) -> f64 {
+        self.demand * (-((asked - self.asked) as f64) / HALVES_AFTER).exp2()
+    }
+}
+
 /// Costs by project.
 #[derive(Debug, Default)]
 pub struct Costs {
     known: BTreeMap<String, Known>,
     uses: u64,
+    /// Requests for whatever project.
+    asked: u64,
 }
 
 impl Costs {
@@ -65,6 +80,20 @@ impl Costs {
             .get(project)
             .and_then(|known| known.busy[lane.index()])
             .unwrap_or(GUESS)
+    }
+
+    /// How often the project was asked for lately: about 1 for one request just now, at most 1400 when there were no others.
+    #[must_use]
+    pub fn demand(&self, project: &str) -> f64 {
+        self.known.get(project).map_or(0.0, |known| known.demand_at(self.asked))
+    }
+
+    /// The project is asked for.
+    pub fn asked(&mut self, project: &str) {
+        self.asked += 1;
+        let now = self.asked;
+        let known = self.entry(project);
+        (known.demand, known.asked) = (known.demand_at(now) + 1.0, now);
     }
 
     /// How long the project takes to load; zero when that was never seen.
@@ -135,6 +164,21 @@ mod tests {
             "lanes are apart"
         );
         assert_eq!(costs.load("/a").as_millis(), 400);
+    }
+
+    #[test]
+    fn what_is_asked_for_often_is_in_demand_until_others_are() {
+        let mut costs = Costs::default();
+        let ask = |costs: &mut Costs, project: &str, times: u32| (0..times).for_each(|_| costs.asked(project));
+        ask(&mut costs, "/a", 100);
+        ask(&mut costs, "/b", 10);
+        assert!(costs.demand("/a") > 9.0 * costs.demand("/b"));
+        assert!(costs.demand("/c").abs() < 1e-9);
+        let before = costs.demand("/a");
+        ask(&mut costs, "/b", 1000);
+        let after = costs.demand("/a");
+        assert!((after - before / 2.0).abs() < 1e-9, "{before} has become {after}");
+        assert!(costs.demand("/b") > 5.0 * after);
     }
 
     #[test]

@@ -81,6 +81,9 @@ impl Pool {
                 deadline,
                 again,
             } => {
+                if !again {
+                    self.lanes.costs.asked(&project);
+                }
                 let waiting = Waiting {
                     ticket,
                     project,
