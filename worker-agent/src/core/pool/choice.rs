@@ -10,10 +10,11 @@ use super::lanes::Waiting;
 use super::worker::Worker;
 use super::{WorkerId, WorkerState};
 
-/// So many loads a request saves that waits for the worker which has its project, where another would drop one for it:
-/// its own, that of the project which is dropped, and now and then that of a third which the latter drives out in turn.
-/// In the model of `affinity_tests` two leave twice as many cold requests, and more than three change nothing.
-const LOADS_SAVED: u32 = 3;
+/// So many loads a request saves that waits for the worker which has its project, where another would drop one for it: its own,
+/// that of the project which is dropped, and those of others which the latter drives out in turn. In simulations of projects that
+/// just fit, with three of them still one request in a hundred was cold when clients crowded, with five next to none, and the
+/// longest waits were no longer; more change nothing.
+const LOADS_SAVED: u32 = 5;
 
 /// What one of several copies of a project is worth, of what the only one is: without it a request goes to another worker and may
 /// have to wait there. In simulations of uneven demand a tenth made twice the loads at no higher rate, and with a fiftieth the longest
