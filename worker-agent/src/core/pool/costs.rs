@@ -82,7 +82,7 @@ impl Costs {
             .unwrap_or(GUESS)
     }
 
-    /// How often the project was asked for lately: about 1 for one request just now, at most 1400 when there were no others.
+    /// How often the project was asked for lately: 1 for one request just now, at most 1443 when there were no others.
     #[must_use]
     pub fn demand(&self, project: &str) -> f64 {
         self.known.get(project).map_or(0.0, |known| known.demand_at(self.asked))
